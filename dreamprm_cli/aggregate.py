@@ -1,0 +1,75 @@
+"""From step rewards to one reward, and from graded pools to pass@k, best-of-n and the recovered gap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+_EPS = 1e-6
+
+
+def _log_odds(rewards: Sequence[float]) -> float:
+    """Mean of logit(r), mapped back to [0, 1]: certain steps count for more than in the plain mean."""
+    logits = [math.log(max(r, _EPS)) - math.log(max(1 - r, _EPS)) for r in rewards]
+    return 1 / (1 + math.exp(-sum(logits) / len(logits)))
+
+
+AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": lambda rewards: sum(rewards) / len(rewards),  # the paper's choice
+    "min": min,
+    "last": lambda rewards: rewards[-1],
+    "product": math.prod,
+    "log-odds": _log_odds,
+}
+
+
+def aggregate(step_rewards: Sequence[float], how: str = "mean") -> float:
+    """One reward in [0, 1] from the rewards of a program's steps; steps that are NaN (not scored) are left out.
+
+    NaN when no step was scored. Raises KeyError for an unknown aggregation.
+    """
+    function = AGGREGATIONS[how]
+    scored = [r for r in step_rewards if not math.isnan(r)]
+    return function(scored) if scored else math.nan
+
+
+def pass_at_k(n: int, passed: int, k: int) -> float:
+    """Unbiased pass@k from n samples of which `passed` pass (Chen et al. 2021, eq. 1); NaN when n < k."""
+    if n < k:
+        return math.nan
+    return 1.0 - math.comb(n - passed, k) / math.comb(n, k)
+
+
+def best_of_n(scores: Sequence[float], passes: Sequence[bool], n: int) -> float:
+    """Exact expected pass rate of the top-scored program among n drawn without replacement; ties share evenly.
+
+    scores, passes: shape (pool,). A NaN score ranks below all others. NaN when the pool is smaller than n.
+    """
+    size = len(scores)
+    if size < n or n < 1:
+        return math.nan
+    keys = [-math.inf if math.isnan(s) else s for s in scores]
+    total = math.comb(size, n)
+    expected = 0.0
+    for value in set(keys):
+        tied = [bool(p) for k, p in zip(keys, passes, strict=True) if k == value]
+        below = sum(k < value for k in keys)
+        # Subsets whose maximum is `value`: all from those at or below it, less all from those below it.
+        wins = math.comb(below + len(tied), n) - math.comb(below, n)
+        expected += wins / total * (sum(tied) / len(tied))
+    return expected
+
+
+def recovered_gap(best: float, mean: float, oracle: float) -> float:
+    """(best-of-n - mean) / (oracle - mean); NaN when there is no gap to recover."""
+    return (best - mean) / (oracle - mean) if oracle > mean else math.nan
+
+
+def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    """Probability that a passing program scores above a failing one, ties one half; NaN with one class only."""
+    positive = [s for s, y in zip(scores, labels, strict=True) if y]
+    negative = [s for s, y in zip(scores, labels, strict=True) if not y]
+    if not positive or not negative:
+        return math.nan
+    wins = sum((p > q) + 0.5 * (p == q) for p in positive for q in negative)
+    return wins / (len(positive) * len(negative))

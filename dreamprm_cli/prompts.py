@@ -1,0 +1,140 @@
+"""The Chain-of-Function prompt for policies and the one PRM input template (training and live use the same).
+
+Chain-of-Function (DreamPRM-Code, arXiv 2512.15000): a program of small top-level functions, each opening
+with a docstring that states its job, so that every function can be judged as a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dreamprm_cli.types import Problem
+
+PRM_TEMPLATE_VERSION = 1
+
+LANGUAGE_NAMES = {
+    "python": "Python",
+    "javascript": "JavaScript",
+    "typescript": "TypeScript",
+    "java": "Java",
+    "cpp": "C++",
+    "go": "Go",
+    "rust": "Rust",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A chat prompt. Engines that can, start the answer with `prefill` (the opening fence)."""
+
+    system: str
+    user: str
+    prefill: str
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+
+
+@dataclass(frozen=True, slots=True)
+class PRMInput:
+    """The text in front of the program. Only `statement` may be shortened when the whole is too long."""
+
+    before: str
+    statement: str
+    after: str
+
+    @property
+    def text(self) -> str:
+        return self.before + self.statement + self.after
+
+
+_EXAMPLE_STDIN = '''```python
+def read_numbers():
+    """Read all integers from standard input."""
+    return [int(word) for word in open(0).read().split()]
+
+
+def largest_gap(numbers):
+    """Return the largest difference between neighbours in sorted order."""
+    ordered = sorted(numbers)
+    return max((b - a for a, b in zip(ordered, ordered[1:])), default=0)
+
+
+def main():
+    """Read the input, solve, print the answer."""
+    count, *numbers = read_numbers()
+    print(largest_gap(numbers[:count]))
+
+
+main()
+```'''
+
+_EXAMPLE_FUNCTION = '''```python
+def digit_sum(number):
+    """Return the sum of the decimal digits of number."""
+    return sum(int(digit) for digit in str(abs(number)))
+
+
+def sort_by_digit_sum(numbers):
+    """Return numbers sorted by digit sum, then by value."""
+    return sorted(numbers, key=lambda number: (digit_sum(number), number))
+```'''
+
+_EXAMPLE_CLASS = '''```python
+class Solution:
+    def digitSum(self, number):
+        """Return the sum of the decimal digits of number."""
+        return sum(int(digit) for digit in str(abs(number)))
+
+    def sortByDigitSum(self, numbers):
+        """Return numbers sorted by digit sum, then by value."""
+        return sorted(numbers, key=lambda number: (self.digitSum(number), number))
+```'''
+
+
+def cof_prompt(problem: Problem) -> Prompt:
+    """The Chain-of-Function prompt in the form the problem asks for: stdin, named function or class method."""
+    language = LANGUAGE_NAMES[problem.language]
+    python = problem.language == "python"
+    docs = "a docstring" if python else "a comment"
+    rules = [
+        f"Write a {language} program as a chain of small functions.",
+        f"Each function does one thing and opens with {docs} of one line that says what it does.",
+        "Do not nest functions. Do not explain; answer with one code block only.",
+    ]
+    example = _EXAMPLE_STDIN
+    if problem.entry_point is None:
+        rules.append("The program reads standard input and prints the answer to standard output.")
+        if python:
+            rules.append("Top-level code is only the imports and the call of `main()` at the end.")
+    elif "." in problem.entry_point:
+        cls, method = problem.entry_point.rsplit(".", 1)
+        rules.append(f"Write `class {cls}` with the method `{method}`; helpers are further methods of the class.")
+        example = _EXAMPLE_CLASS
+    else:
+        rules.append(f"The tests call `{problem.entry_point}`; keep its name and parameters. Read and print nothing.")
+        example = _EXAMPLE_FUNCTION
+    parts = [" ".join(rules)]
+    if python:
+        parts.append(f"The form of the answer, for another problem:\n{example}")
+    parts.append(f"Problem:\n{problem.statement.strip()}")
+    if problem.starter_code.strip():
+        parts.append(f"Start from:\n```{problem.language}\n{problem.starter_code.rstrip()}\n```")
+    return Prompt(
+        system=f"You are an expert {language} programmer.",
+        user="\n\n".join(parts),
+        prefill=f"```{problem.language}\n",
+    )
+
+
+def prm_input(problem: Problem) -> PRMInput:
+    """The PRM's view of a problem, as text with ChatML marks; the program's steps follow it, source as it is."""
+    after = ""
+    if problem.starter_code.strip() and problem.starter_code.strip() not in problem.statement:
+        after = f"\n\n```{problem.language}\n{problem.starter_code.rstrip()}\n```"
+    return PRMInput(
+        before="<|im_start|>user\n",
+        statement=problem.statement.strip(),
+        after=f"{after}<|im_end|>\n<|im_start|>assistant\n```{problem.language}\n",
+    )

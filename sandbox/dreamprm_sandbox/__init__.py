@@ -1,0 +1,1 @@
+"""Run untrusted programs in hardened containers; the host compares, verdicts cannot be faked."""

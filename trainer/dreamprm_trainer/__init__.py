@@ -1,0 +1,1 @@
+"""Mine, label, correct and fit process reward models."""
