@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class Policy(Protocol):
     name: str
     prefills: bool
 
-    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """Complete `prompt` once per candidate index, interleaved as the engine produces them.
 
         A prefilling engine ends a candidate before the closing fence and does not emit the fence.
