@@ -1,0 +1,392 @@
+"""GGUF models through llama.cpp: one prompt decoded once, many candidates written together.
+
+The prompt goes through the model once, into sequence 0. Its KV is copied to a sequence per slot, every step
+decodes one token of all live candidates in one batch, and a candidate that ends hands its slot to the next.
+
+Reproducible: the same file, machine, thread and slot counts, prompt, indices and sampling give the same text.
+A candidate's random numbers depend on its own seed alone. Its logits depend on its neighbours in the last bits
+only, since matrix kernels round differently for other batch sizes; where two tokens are nearly tied, a run over
+*other* indices may therefore write another program for the same index.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamprm_cli.errors import PolicyError
+from dreamprm_cli.policy import Delta, Sampling, candidate_seed
+from dreamprm_cli.policy.stopping import FenceStop
+from dreamprm_cli.prompts import Prompt
+from dreamprm_cli.types import FinishReason, Usage
+
+DEFAULT_SLOTS = 16
+_BATCH = 512  # prompt tokens per decode call
+_CELLS = 256  # the context grows in steps of so many tokens
+_TAIL = 1e-4  # see _Sampler
+
+
+class LlamaCppPolicy:
+    """A GGUF model on this machine.
+
+    `slots` candidates are written at once; `context` caps the tokens kept in memory (prompt and all slots),
+    by default as many as the call needs. One stream at a time. Counters, since opening:
+    `prompt_tokens_decoded`, `decode_calls` (steps and prompt chunks), `tokens_sampled`.
+    """
+
+    prefills = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        slots: int | None = None,
+        threads: int | None = None,
+        context: int | None = None,
+    ) -> None:
+        """Raises PolicyError when llama-cpp-python is missing or the file is not a model it can load."""
+        self._model_path = Path(path)
+        self.name = name or f"gguf:{path}"
+        self._slots = slots or DEFAULT_SLOTS
+        self._threads = threads or physical_cores()
+        self._context_cap = context
+        self._lib = _library()
+        self._model = self._load()
+        self._vocab = self._lib.llama_model_get_vocab(self._model)
+        self._vocab_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
+        self._context: Any = None
+        self._shape = (0, 0)  # tokens, sequences of the open context
+        self._pieces: dict[int, bytes] = {}
+        self._streaming = False
+        self.prompt_tokens_decoded = 0
+        self.decode_calls = 0
+        self.tokens_sampled = 0
+
+    def _load(self) -> Any:
+        if not self._model_path.is_file():
+            raise PolicyError(f"no model file at {self._model_path}", "fetch one with `dreamprm models pull`")
+        model = self._lib.llama_model_load_from_file(
+            os.fsencode(self._model_path), self._lib.llama_model_default_params()
+        )
+        if not model:
+            raise PolicyError(
+                f"{self._model_path} is not a GGUF model that this llama.cpp can load",
+                "the file may be damaged or newer than llama-cpp-python: fetch it again, or upgrade the package",
+            )
+        return model
+
+    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Iterator[Delta]:
+        """See `Policy.stream`. `prompt.prefill` may be any text; the completion goes on from its last character.
+
+        `tokens` and `logprob` of the deltas count every sampled token, the stop token or fence included.
+        A candidate that reaches `max_tokens`, or the end of the context, finishes with "length".
+        Raises PolicyError when the prompt does not fit the model's context.
+        """
+        if self._streaming:
+            raise PolicyError("this policy is still writing; close the first stream before the next")
+        if self._model is None:
+            raise PolicyError("this policy is closed")
+        self._streaming = True
+        live: dict[int, _Live] = {}  # by slot; sequence = slot + 1
+        try:
+            tokens = self._tokenize(prompt)
+            waiting = list(indices)
+            if not waiting:
+                return
+            slots, budget = self._plan(len(tokens), len(waiting), sampling.max_tokens)
+            self._open_context(len(tokens) + slots * budget, slots)
+            memory = self._lib.llama_get_memory(self._context)
+            first_row = self._decode_prompt(tokens)
+            batch = _Batch(self._lib, slots)
+            free = list(range(slots))
+            while waiting or live:
+                while waiting and free:
+                    slot, index = free.pop(0), waiting.pop(0)
+                    self._lib.llama_memory_seq_cp(memory, 0, slot + 1, -1, -1)
+                    sampler = _Sampler(self._lib, sampling, candidate_seed(sampling.seed, index))
+                    live[slot] = _Live(index, sampler, FenceStop(prompt.prefill), len(tokens), budget)
+                    yield from self._advance(live[slot], first_row)
+                    self._retire(live, free, memory)
+                if not live:
+                    continue
+                order = sorted(live)
+                for row, slot in enumerate(order):
+                    batch.put(row, live[slot].token, live[slot].position, slot + 1)
+                self._decode(batch.upto(len(order)))
+                for row, slot in enumerate(order):
+                    live[slot].position += 1
+                    yield from self._advance(live[slot], self._logits(row))
+                self._retire(live, free, memory)
+        finally:
+            for candidate in live.values():
+                candidate.sampler.free()
+            self._streaming = False
+
+    def usage(self) -> Usage:
+        return Usage(self.prompt_tokens_decoded, self.tokens_sampled, 0.0)
+
+    def close(self) -> None:
+        """Free the model. The policy cannot be used afterwards; closing twice does no harm."""
+        if self._context is not None:
+            self._lib.llama_free(self._context)
+            self._context, self._shape = None, (0, 0)
+        if self._model is not None:
+            self._lib.llama_model_free(self._model)
+            self._model = None
+
+    # -- one step of one candidate
+
+    def _advance(self, candidate: _Live, row: Any) -> Iterator[Delta]:
+        """Sample the candidate's next token from its logits `row` (vocabulary,) and tell what came of it."""
+        token, logprob = candidate.sampler.sample(row)
+        self.tokens_sampled += 1
+        candidate.token = token
+        candidate.sampled += 1
+        candidate.pending += 1
+        candidate.pending_logprob += logprob
+        text = ""
+        if self._lib.llama_vocab_is_eog(self._vocab, token):
+            candidate.finish_reason = "stop"
+        else:
+            text = candidate.stop.feed(self._piece(token))
+            if candidate.stop.stopped:
+                candidate.finish_reason = "stop"
+            elif candidate.sampled >= candidate.budget:
+                candidate.finish_reason = "length"
+        if candidate.finish_reason:
+            text += candidate.stop.finish()
+        if text or candidate.finish_reason:
+            yield candidate.flush(text)
+
+    def _retire(self, live: dict[int, _Live], free: list[int], memory: Any) -> None:
+        for slot in [slot for slot, candidate in live.items() if candidate.finish_reason]:
+            live.pop(slot).sampler.free()
+            self._lib.llama_memory_seq_rm(memory, slot + 1, -1, -1)
+            free.append(slot)
+        free.sort()
+
+    # -- the context
+
+    def _plan(self, prompt: int, candidates: int, max_tokens: int) -> tuple[int, int]:
+        """How many slots to use, and how many tokens each candidate may sample, so that the context never overflows."""
+        trained: int = self._lib.llama_model_n_ctx_train(self._model)
+        cap = self._context_cap or prompt + self._slots * max_tokens
+        room = cap - prompt
+        if room < 1 or prompt >= trained:
+            raise PolicyError(
+                f"the prompt has {prompt} tokens, the context of {self.name} holds {min(cap, trained)}",
+                "shorten the problem statement",
+            )
+        budget = min(max_tokens, trained - prompt, room)
+        return max(1, min(self._slots, candidates, room // budget)), budget
+
+    def _open_context(self, tokens: int, slots: int) -> None:
+        """An empty context for so many tokens; an open one that is large enough is used again."""
+        if self._context is not None and tokens <= self._shape[0] and slots < self._shape[1]:
+            self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), False)
+            return
+        if self._context is not None:
+            self._lib.llama_free(self._context)
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = -(-max(tokens, self._shape[0]) // _CELLS) * _CELLS
+        params.n_seq_max = max(slots + 1, self._shape[1])
+        params.n_batch = params.n_ubatch = _BATCH
+        params.n_threads = params.n_threads_batch = self._threads
+        params.kv_unified = True
+        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        self._context = self._lib.llama_init_from_model(self._model, params)
+        if not self._context:
+            self._context, self._shape = None, (0, 0)
+            raise PolicyError(
+                f"no memory for a context of {params.n_ctx} tokens", "use fewer slots or a smaller token limit"
+            )
+        self._shape = (params.n_ctx, params.n_seq_max)
+
+    def _decode_prompt(self, tokens: list[int]) -> Any:
+        """Decode the prompt into sequence 0; returns a copy of the last token's logits."""
+        batch = _Batch(self._lib, _BATCH)
+        for start in range(0, len(tokens), _BATCH):
+            chunk = tokens[start : start + _BATCH]
+            for row, token in enumerate(chunk):
+                batch.put(row, token, start + row, 0, logits=start + row == len(tokens) - 1)
+            self._decode(batch.upto(len(chunk)))
+            self.prompt_tokens_decoded += len(chunk)
+        return self._logits(len(chunk) - 1).copy()
+
+    def _decode(self, batch: Any) -> None:
+        self.decode_calls += 1
+        code = self._lib.llama_decode(self._context, batch)
+        if code:
+            raise PolicyError(f"llama.cpp could not decode a batch (code {code})", "use fewer slots")
+
+    def _logits(self, row: int) -> Any:
+        """Logits of batch row `row`, shape (vocabulary,); a view that lasts until the next decode."""
+        import numpy as np
+
+        return np.ctypeslib.as_array(self._lib.llama_get_logits_ith(self._context, row), (self._vocab_size,))
+
+    # -- text
+
+    def _tokenize(self, prompt: Prompt) -> list[int]:
+        """Chat marks count as such in the template only, never in the prefill, which a model may have written."""
+        lib = self._lib
+        messages = (lib.llama_chat_message * 2)(
+            lib.llama_chat_message(b"system", prompt.system.encode()),
+            lib.llama_chat_message(b"user", prompt.user.encode()),
+        )
+        size = 2 * len((prompt.system + prompt.user).encode()) + 512
+        buffer = ctypes.create_string_buffer(size)
+        template = lib.llama_model_chat_template(self._model, None)
+        length = lib.llama_chat_apply_template(template, messages, 2, True, buffer, size) if template else -1
+        if length < 0:  # a base model, or a template llama.cpp does not know
+            length = lib.llama_chat_apply_template(b"chatml", messages, 2, True, buffer, size)
+        opening = self._token_ids(buffer.raw[:length], special=True)
+        return opening + self._token_ids(prompt.prefill.encode(), special=False)
+
+    def _token_ids(self, text: bytes, special: bool) -> list[int]:
+        ids = (ctypes.c_int32 * (len(text) + 2))()
+        count = self._lib.llama_tokenize(self._vocab, text, len(text), ids, len(ids), special, special)
+        return list(ids[:count])
+
+    def _piece(self, token: int) -> bytes:
+        if token not in self._pieces:
+            buffer = ctypes.create_string_buffer(256)
+            length = self._lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+            self._pieces[token] = buffer.raw[: max(length, 0)]
+        return self._pieces[token]
+
+
+class _Sampler:
+    """llama.cpp's temperature, top-p and dist samplers in a chain, with a seed of their own.
+
+    The chain is offered only the tokens near the top: those left out weigh together less than `_TAIL` of the
+    likeliest token, before and after temperature. That costs 0.2 ms a token where all 151,936 cost 2 ms.
+    """
+
+    def __init__(self, lib: Any, sampling: Sampling, seed: int) -> None:
+        import numpy as np
+
+        self._lib, self._np = lib, np
+        self._dtype = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._warmth = max(sampling.temperature, 1.0)
+        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        if sampling.temperature > 0:
+            parts = [
+                lib.llama_sampler_init_temp(sampling.temperature),
+                lib.llama_sampler_init_top_p(sampling.top_p, 1),
+                lib.llama_sampler_init_dist(seed),
+            ]
+        else:
+            parts = [lib.llama_sampler_init_greedy()]
+        for part in parts:
+            lib.llama_sampler_chain_add(self._chain, part)
+
+    def sample(self, row: Any) -> tuple[int, float]:
+        """A token and its log-probability under softmax(row), untempered; row: float32 (vocabulary,)."""
+        np, lib = self._np, self._lib
+        top = row.max()
+        near = np.flatnonzero(row >= top - self._warmth * math.log(len(row) / _TAIL))
+        data = np.empty(len(near), self._dtype)
+        data["id"] = near
+        data["logit"] = logits = row[near]
+        total = float(np.exp(logits - top).sum(dtype=np.float64))
+        offered = lib.llama_token_data_array(
+            data=data.ctypes.data_as(lib.llama_token_data_p), size=len(near), selected=-1, sorted=False
+        )
+        lib.llama_sampler_apply(self._chain, ctypes.byref(offered))
+        token = int(offered.data[offered.selected].id)
+        return token, float(row[token] - top) - math.log(total)
+
+    def free(self) -> None:
+        self._lib.llama_sampler_free(self._chain)
+
+
+@dataclass(slots=True)
+class _Live:
+    """A candidate being written. `position` is where `token`, the last one sampled, goes in its sequence."""
+
+    index: int
+    sampler: _Sampler
+    stop: FenceStop
+    position: int
+    budget: int
+    token: int = -1
+    sampled: int = 0
+    pending: int = 0  # tokens, and their log-probability, not yet told in a delta
+    pending_logprob: float = 0.0
+    finish_reason: FinishReason | None = None
+
+    def flush(self, text: str) -> Delta:
+        delta = Delta(self.index, text, self.pending_logprob, self.pending, self.finish_reason)
+        self.pending, self.pending_logprob = 0, 0.0
+        return delta
+
+
+class _Batch:
+    """llama_batch over arrays that Python owns, one sequence per token."""
+
+    def __init__(self, lib: Any, rows: int) -> None:
+        self._lib = lib
+        self._tokens = (ctypes.c_int32 * rows)()
+        self._positions = (ctypes.c_int32 * rows)()
+        self._counts = (ctypes.c_int32 * rows)(*[1] * rows)
+        self._sequences = [(ctypes.c_int32 * 1)() for _ in range(rows)]
+        self._pointers = (ctypes.POINTER(ctypes.c_int32) * rows)(
+            *[ctypes.cast(s, ctypes.POINTER(ctypes.c_int32)) for s in self._sequences]
+        )
+        self._wanted = (ctypes.c_int8 * rows)()
+
+    def put(self, row: int, token: int, position: int, sequence: int, logits: bool = True) -> None:
+        self._tokens[row], self._positions[row], self._wanted[row] = token, position, logits
+        self._sequences[row][0] = sequence
+
+    def upto(self, rows: int) -> Any:
+        """The C struct over the first `rows` rows."""
+        return self._lib.llama_batch(
+            n_tokens=rows,
+            token=self._tokens,
+            embd=None,
+            pos=self._positions,
+            n_seq_id=self._counts,
+            seq_id=self._pointers,
+            logits=self._wanted,
+        )
+
+
+_silencer: Any = None  # llama.cpp keeps a pointer to it
+
+
+def _library() -> Any:
+    """llama_cpp's C functions, loaded once and silenced. Raises PolicyError when the package is missing."""
+    # Idle OpenMP threads that spin would take the cores from torch, which takes turns with llama.cpp.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import llama_cpp.llama_cpp as lib
+        import numpy  # noqa: F401
+    except ImportError as error:
+        raise PolicyError(f"gguf: models need llama-cpp-python ({error})", "pip install 'dreamprm[local]'") from None
+    global _silencer
+    if _silencer is None:
+        _silencer = lib.llama_log_callback(lambda level, text, data: None)
+        lib.llama_log_set(_silencer, None)
+        lib.llama_backend_init()
+    return lib
+
+
+def physical_cores() -> int:
+    """Cores this process may run on, hyper-threads counted once (where Linux tells), at least 1."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        try:
+            siblings.add(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(cpu))
+    return max(1, len(siblings))
