@@ -18,6 +18,7 @@ from dreamprm_cli.policy import Policy
 from dreamprm_cli.prm import Scorer
 from dreamprm_cli.result import result
 from dreamprm_cli.solve import Request, Verify, solve
+from dreamprm_cli.types import Usage
 
 EXTENSIONS = {
     "python": "py", "javascript": "js", "typescript": "ts", "java": "java", "cpp": "cpp", "go": "go", "rust": "rs",
@@ -99,7 +100,7 @@ def execute(
             out = run.out or run.folder / f"solution.{extension}"
             code = done[chosen].code
             store.write_atomic(out, code if code.endswith("\n") else code + "\n")
-        usage = policy.usage()
+        usage = _total([_past_usage(run.past), policy.usage()])
         now = time.monotonic()
         record(
             ev.RunFinished(
@@ -113,6 +114,22 @@ def execute(
             )
         )
     return result(events)
+
+
+def _past_usage(past: Sequence[ev.Event]) -> Usage:
+    rows = [Usage(e.input_tokens, e.output_tokens, e.cost_usd) for e in past if isinstance(e, ev.RunFinished)]
+    return _total(rows)
+
+
+def _total(usages: Sequence[Usage]) -> Usage:
+    """Sum over the processes of a run. The cost is unknown as soon as one that used tokens does not know it."""
+    costs = [u.cost_usd for u in usages if u.output_tokens or u.cost_usd is not None]
+    known = [cost for cost in costs if cost is not None]
+    return Usage(
+        sum(u.input_tokens for u in usages),
+        sum(u.output_tokens for u in usages),
+        sum(known) if known and len(known) == len(costs) else None,
+    )
 
 
 def _opening(run: Run, t: float) -> ev.Event:

@@ -27,6 +27,7 @@ from dreamprm_cli.prompts import cof_prompt
 from dreamprm_cli.steps import StreamSplitter, adherence, split
 from dreamprm_cli.types import Candidate, FinishReason, Problem, Step, Verdict
 
+_Inbox = queue.SimpleQueue[Delta | BaseException | None]
 Verify = Callable[[Candidate], Verdict]
 _POLL_S = 0.1  # how soon a stop request is noticed while a stream is silent
 
@@ -37,7 +38,7 @@ class Request:
 
     problem: Problem
     n: int = 8
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     aggregation: str = "mean"
 
 
@@ -253,7 +254,7 @@ def _sample(
     with ExitStack() as stack:
         arrivals: Generator[Delta | None, None, None] = policy.stream(cof_prompt(problem), indices, request.sampling)
         pool = None
-        inbox: queue.SimpleQueue[Delta | BaseException | None] = queue.SimpleQueue()
+        inbox: _Inbox = queue.SimpleQueue()
         if overlap:
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="prm"))
             arrivals = _pumped(arrivals, inbox, stop)
@@ -296,7 +297,9 @@ def _sample(
 
 
 def _pumped(
-    deltas: Generator[Delta | None, None, None], inbox: queue.SimpleQueue[Delta | BaseException | None], stop: threading.Event
+    deltas: Generator[Delta | None, None, None],
+    inbox: queue.SimpleQueue[Delta | BaseException | None],
+    stop: threading.Event,
 ) -> Generator[Delta | None, None, None]:
     """Run `deltas` in a thread. Yields None now and then, so that the caller can look at the PRM or at `stop`."""
     end = StopIteration()  # the mark that the stream has ended

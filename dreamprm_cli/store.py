@@ -81,11 +81,12 @@ def read_journal(folder: Path) -> list[Event]:
     """All whole events of a run. Raises ProblemError when the journal is missing, empty or damaged."""
     path = folder / JOURNAL
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        data = path.read_bytes()
+        lines = data[: data.rfind(b"\n") + 1].decode("utf-8").split("\n")  # what follows is a torn line
     except (OSError, UnicodeDecodeError) as error:
         raise ProblemError(f"cannot read {path}: {error}", "give a run's folder or name") from None
     events: list[Event] = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is a torn line or nothing
+    for number, line in enumerate(lines[:-1], 1):
         try:
             events.append(from_json(json.loads(line)))
         except (ValueError, AttributeError) as error:

@@ -28,9 +28,10 @@ class ScoringSession(Protocol):
 
 
 class Scorer(Protocol):
-    """A loaded PRM checkpoint."""
+    """A loaded PRM checkpoint. `device` is "cpu" or a torch device such as "cuda:0"."""
 
     name: str
+    device: str
 
     def start(self, problem: Problem) -> ScoringSession:
         """Encode the problem. Raises CheckpointError when the backbone cannot be loaded."""

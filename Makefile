@@ -1,0 +1,53 @@
+# Two commands do all the set-up: `make solve` and `make test`. Every target can be repeated and interrupted.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.installed
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup solve test lint bench engine clean
+help:
+	@echo "make setup   a virtual environment with everything in it ($(VENV)/bin/dreamprm)"
+	@echo "make solve   set up, fetch the default models, solve examples/merge_intervals.md"
+	@echo "make test    set up, start a container engine if there is none, run all tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   measure the figures; JSON into benchmarks/results/"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== virtual environment in $(VENV)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== packages (llama-cpp-python is compiled: some minutes the first time)"
+	$(PIP) install --progress-bar on -c constraints.txt torch
+	CMAKE_BUILD_PARALLEL_LEVEL=$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)} \
+	  $(PIP) install --progress-bar on -c constraints.txt -e ".[all,dev]"
+	@touch $@
+
+solve: setup
+	@echo "== models (kept in the user's cache; checked by SHA-256)"
+	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b
+	@echo "== solving examples/merge_intervals.md"
+	$(BIN)/dreamprm solve examples/merge_intervals.md
+
+test: setup lint engine
+	@echo "== models for the tests that use the real ones"
+	$(BIN)/dreamprm models pull qwen2.5-coder-0.5b
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+engine: setup
+	@echo "== container engine"
+	sandbox/engine.sh
+
+bench: setup
+	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

