@@ -1,0 +1,58 @@
+"""`python -m benchmarks [NAME ...]`: measure, print JSON, keep it under benchmarks/results/ with the machine it ran on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+NAMES = ("startup", "policy", "prm", "solve")
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "bf16": "avx512_bf16" in flags,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which figures (all)")
+    names = parser.parse_args().names or NAMES
+    RESULTS.mkdir(exist_ok=True)
+    for name in names:
+        where = machine()
+        begin = time.perf_counter()
+        figures = importlib.import_module(f"benchmarks.{name}").measure()
+        row = {
+            "figures": figures,
+            "command": f"python -m benchmarks {name}",
+            "machine": where,
+            "date": time.strftime("%Y-%m-%d"),
+            "seconds": round(time.perf_counter() - begin, 1),
+        }
+        text = json.dumps({name: row}, indent=1)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
