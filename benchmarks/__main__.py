@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measure, print JSON, keep it under benchmarks/results/ with the machine it ran on."""
+"""`python -m benchmarks [NAME ...]`: measure, print JSON, keep it in benchmarks/results/ with the machine it ran on."""
 
 from __future__ import annotations
 
