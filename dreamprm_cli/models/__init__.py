@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamprm_cli.errors import ConfigError, ModelError
-from dreamprm_cli.fetch import (
+from dreamprm_cli.models.fetch import (
     SOURCES,
     ModelInfo,
     Progress,

@@ -1,0 +1,88 @@
+"""From what a user types (`gguf:PATH`, `hf:ORG/NAME`, `openai:NAME`, a registry name) to an open Policy."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dreamprm_cli.errors import ConfigError, PolicyError
+from dreamprm_cli.models import REGISTRY, Report, ensure
+from dreamprm_cli.policy import Policy
+
+Kind = Literal["gguf", "hf", "vllm", "openai", "registry"]
+_FORMS = "gguf:PATH, hf:ORG/NAME, openai:NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """Which engine (`registry`: the one that fits the file) and what it is to load."""
+
+    kind: Kind
+    target: str
+
+
+def resolve_policy_spec(spec: str) -> PolicySpec:
+    """Parse a policy's name without touching engines, files or the network.
+
+    Raises ConfigError for an unknown one, with the nearest name and all there are.
+    """
+    kind, colon, target = spec.partition(":")
+    if spec in REGISTRY:
+        return PolicySpec("registry", spec)
+    if colon and kind in ("gguf", "hf", "vllm", "openai"):
+        if not target.strip():
+            raise ConfigError(f"policy {spec!r} names no model", f"write {_FORMS}, or one of {', '.join(REGISTRY)}")
+        return PolicySpec(kind, target)  # type: ignore[arg-type]
+    raise ConfigError(f"unknown policy {spec!r}", _hint(spec))
+
+
+def open_policy(
+    spec: str, *, progress: Report | None = None, base_url: str | None = None, device: str | None = None, **options: Any
+) -> Policy:
+    """Open the policy that `spec` names, fetching its model first where the registry knows it.
+
+    base_url: server of an `openai:` policy (default: OPENAI_BASE_URL); device: of an `hf:` policy. Others ignore them.
+    options:  further arguments of the engine's constructor.
+    Raises ConfigError (no such name or file), ModelError (it cannot be fetched), PolicyError (it does not open).
+    """
+    chosen = resolve_policy_spec(spec)
+    if chosen.kind == "openai":
+        from dreamprm_cli.policy.remote import RemotePolicy
+
+        return RemotePolicy(chosen.target, base_url=base_url, **options)
+    if chosen.kind == "vllm":
+        raise PolicyError(
+            "policies of the form vllm:NAME are not yet supported",
+            f"start `vllm serve {chosen.target}` and use openai:{chosen.target} with --base-url, or hf:{chosen.target}",
+        )
+    if chosen.kind == "hf":
+        return _transformers(chosen.target, spec, device, options)
+    path = ensure(spec, progress) if chosen.kind == "registry" else Path(chosen.target).expanduser()
+    if path.is_dir() and chosen.kind == "registry":
+        return _transformers(str(path), spec, device, options)
+    if not path.is_file():
+        raise ConfigError(f"policy {spec}: no file {path}", "give the path of a .gguf file after `gguf:`")
+    from dreamprm_cli.policy.llama_cpp import LlamaCppPolicy
+
+    return LlamaCppPolicy(path, name=spec, **options)
+
+
+def _transformers(target: str, spec: str, device: str | None, options: dict[str, Any]) -> Policy:
+    from dreamprm_cli.policy.transformers import HFPolicy
+
+    where = {} if device in (None, "auto") else {"device": device}
+    return HFPolicy(target, name=spec, **where, **options)
+
+
+def _hint(spec: str) -> str:
+    there = f"there are {_FORMS}, and {', '.join(REGISTRY)}"
+    if spec.endswith(".gguf"):
+        return f"did you mean gguf:{spec}? {there}"
+    close = difflib.get_close_matches(spec.lower(), REGISTRY, n=1)
+    if close:
+        return f"did you mean {close[0]}? {there}"
+    if spec.count("/") == 1:
+        return f"did you mean hf:{spec}? {there}"
+    return there
