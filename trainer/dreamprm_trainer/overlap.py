@@ -1,0 +1,93 @@
+"""Which training problems are HumanEval problems in disguise: by function name, statement or reference solution.
+
+Textbook tasks recur between benchmarks. A HumanEval number is only worth quoting when they are left out of training;
+a few problems too many are dropped rather than one too few.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from dreamprm_trainer.problems import Row
+
+_SAME_WORDS = 0.42
+_SAME_CODE = 0.5
+_LEAST_CODE = 12  # triples; shorter solutions are alike by chance
+_STOP_WORDS = frozenset(
+    "a an the of to and or in is are be for from by with that this it its as if on at you your given write python "
+    "function find return returns returned returning list lists number numbers string strings integer integers "
+    "input output example examples assert true false none def int str float bool".split()
+)
+
+
+def near_duplicates(rows: Iterable[Row], reference: Sequence[Row]) -> dict[str, str]:
+    """task_id -> why, for the rows that repeat a problem of `reference` (HumanEval rows, `prompt` and solution)."""
+    names = {_name(row): row["task_id"] for row in reference if _name(row)}
+    words = {row["task_id"]: _words(row) for row in reference}
+    codes = {row["task_id"]: _triples(_solution(row)) for row in reference}
+    found: dict[str, str] = {}
+    for row in rows:
+        name, own_words, own_code = _name(row), _words(row), _triples(_solution(row))
+        if name and name in names:
+            found[row["task_id"]] = f"same name as {names[name]}"
+        elif (best := _closest(own_words, words))[1] >= _SAME_WORDS:
+            found[row["task_id"]] = f"statement like {best[0]}"
+        elif len(own_code) >= _LEAST_CODE and (best := _closest(own_code, codes))[1] >= _SAME_CODE:
+            found[row["task_id"]] = f"solution like {best[0]}"
+    return found
+
+
+def _closest(own: frozenset[object], others: Mapping[str, frozenset[object]]) -> tuple[str, float]:
+    def jaccard(other: frozenset[object]) -> float:
+        union = len(own | other)
+        return len(own & other) / union if union else 0.0
+
+    return max(((key, jaccard(other)) for key, other in others.items()), key=lambda pair: pair[1], default=("", 0.0))
+
+
+def _name(row: Row) -> str:
+    """The entry point without its class, case and underscores."""
+    name = (row.get("entry_point") or "").rsplit(".", 1)[-1].replace("_", "").lower()
+    return "" if name in ("solve", "solution", "main", "f") else name
+
+
+def _words(row: Row) -> frozenset[object]:
+    text = row.get("statement") or row.get("prompt") or ""
+    text = re.split(r"\n\s*(?:>>>|assert\b|Example|Constraints|For example)", text, maxsplit=1)[0]
+    docstring = re.search(r'"""(.*?)(?:"""|$)|\'\'\'(.*?)(?:\'\'\'|$)', text, re.DOTALL)
+    if docstring:
+        text = docstring[1] or docstring[2] or text
+    return frozenset(word for word in re.findall(r"[a-z]+", text.lower()) if word not in _STOP_WORDS)
+
+
+def _solution(row: Row) -> str:
+    if "canonical_solution" in row:
+        body = str(row["canonical_solution"])
+        return body if re.search(r"^def |^class ", body, re.MULTILINE) else str(row.get("prompt", "")) + body
+    return str(row.get("canonical") or "")
+
+
+def _triples(code: str) -> frozenset[object]:
+    """Triples of consecutive syntax-tree nodes, docstrings and names left out."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    kinds: list[str] = []
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.arguments, ast.expr_context)):
+            return
+        kinds.append(f"{node.value!r}" if isinstance(node, ast.Constant) else type(node).__name__)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    for definition in tree.body:
+        if isinstance(definition, (ast.FunctionDef, ast.ClassDef)):
+            for child in definition.body:
+                visit(child)
+    return frozenset(zip(kinds, kinds[1:], kinds[2:], strict=False))
