@@ -1,0 +1,275 @@
+"""Qwen2 as a reward model needs it: the lower layers, no LM head, many sequences packed into one forward.
+
+Written out (RMSNorm, biased QKV, rotary positions, grouped-query attention, SwiGLU) instead of going through
+transformers, for three reasons: it loads without importing transformers (seconds), it packs sequences that share a
+prefix without padding, and it keeps the residual stream, norms, rotation and attention in fp32 around bf16 matrix
+products, so that a token's states do not depend on what it was packed with. Tests hold it to transformers' own model.
+
+Shapes: T packed tokens, C hidden size, H query heads, K key-value heads, D head size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.prm.source import BackboneSource
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not spin beside the policy's; read at import
+
+import torch
+import torch.nn.functional as F
+
+from dreamprm_cli.prm.attention import Arena, Plan
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Qwen2Shape:
+    """What `config.json` says about the network."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    rope_theta: float
+    max_positions: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Qwen2Shape:
+        """Raises CheckpointError for another architecture or a variant that is not handled."""
+        if config.get("model_type") != "qwen2":
+            raise CheckpointError(
+                f"The backbone is a {config.get('model_type')} model", "The reward model needs a Qwen2.5 (qwen2) model."
+            )
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default" or config.get("use_sliding_window") or config.get("hidden_act", "silu") != "silu":
+            raise CheckpointError(
+                f"The backbone uses rope {kind!r}, a sliding window or another activation", "Use a plain Qwen2.5 model."
+            )
+        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+        return cls(
+            hidden=hidden,
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(config["num_key_value_heads"]),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            eps=float(config["rms_norm_eps"]),
+            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
+            max_positions=int(config["max_position_embeddings"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A LoRA update of one linear map: `scale * up @ down`. down (r, in), up (out, r)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    weight: torch.Tensor  # (out, in)
+    bias: torch.Tensor | None
+    update: LowRank | None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        if self.update is not None:
+            # Kept beside the weight: added into bf16 weights, small updates would be rounded away.
+            y = y + F.linear(F.linear(x, self.update.down), self.update.up) * self.update.scale
+        return y
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    norm1: torch.Tensor
+    q: _Linear
+    k: _Linear
+    v: _Linear
+    o: _Linear
+    norm2: torch.Tensor
+    gate: _Linear
+    up: _Linear
+    down: _Linear
+
+
+class Backbone:
+    """The first layers of a Qwen2 model. Open with `load_backbone`."""
+
+    def __init__(
+        self,
+        source: BackboneSource,
+        shape: Qwen2Shape,
+        tensors: Mapping[str, torch.Tensor],
+        tokenizer: Tokenizer,
+        *,
+        depth: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        adapter: Mapping[str, LowRank] | None = None,
+    ) -> None:
+        self.source, self.shape, self.tokenizer = source, shape, tokenizer
+        self.depth, self.dtype, self.device = depth, dtype, device
+        updates = dict(adapter or {})
+
+        def linear(name: str) -> _Linear:
+            bias = tensors.get(f"{name}.bias")
+            low = updates.pop(name, None)
+            return _Linear(
+                tensors[f"{name}.weight"].to(device, dtype),
+                None if bias is None else bias.to(device, dtype),
+                None if low is None else LowRank(low.down.to(device, dtype), low.up.to(device, dtype), low.scale),
+            )
+
+        def norm(name: str) -> torch.Tensor:
+            return tensors[f"{name}.weight"].to(device, torch.float32)
+
+        self._embed = tensors["embed_tokens.weight"].to(device)
+        self._norm = norm("norm")
+        self._layers = [
+            _Layer(
+                norm1=norm(f"layers.{i}.input_layernorm"),
+                q=linear(f"layers.{i}.self_attn.q_proj"),
+                k=linear(f"layers.{i}.self_attn.k_proj"),
+                v=linear(f"layers.{i}.self_attn.v_proj"),
+                o=linear(f"layers.{i}.self_attn.o_proj"),
+                norm2=norm(f"layers.{i}.post_attention_layernorm"),
+                gate=linear(f"layers.{i}.mlp.gate_proj"),
+                up=linear(f"layers.{i}.mlp.up_proj"),
+                down=linear(f"layers.{i}.mlp.down_proj"),
+            )
+            for i in range(depth)
+        ]
+        if updates:
+            raise CheckpointError(
+                f"The adapter changes {sorted(updates)[0]}, which the backbone's first {depth} layers do not have",
+                "The adapter belongs to another backbone or layer.",
+            )
+        half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32, device=device)
+        self._frequencies = shape.rope_theta ** -(half / shape.head_dim)  # (D/2,)
+
+    def arena(self) -> Arena:
+        """An empty cache that fits this backbone."""
+        return Arena(self.depth, self.shape.kv_heads, self.shape.head_dim, self.dtype, self.device)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        rows: torch.Tensor,
+        arena: Arena,
+        plan: Plan,
+        read: torch.Tensor,
+        layers: Sequence[int],
+    ) -> torch.Tensor:
+        """Run packed tokens, write their keys and values to the arena, return the states that heads read.
+
+        ids, positions, rows: (T,). read: (N,) packed positions. layers: counted from 1, each at most `depth`.
+        Returns (N, len(layers) * C) fp32: the state after each layer under the model's final RMSNorm, so that
+        the last layer's is what transformers calls `last_hidden_state`.
+        """
+        shape, eps = self.shape, (self.shape.hidden,)
+        x = F.embedding(ids, self._embed).float()  # (T, C)
+        angles = positions[:, None].float() * self._frequencies
+        cos, sin = angles.cos()[:, None], angles.sin()[:, None]  # (T, 1, D/2)
+        states: dict[int, torch.Tensor] = {}
+        for index, layer in enumerate(self._layers[: max(layers)]):
+            h = F.rms_norm(x, eps, layer.norm1, shape.eps).to(self.dtype)
+            q = _rotate(layer.q(h).view(-1, shape.heads, shape.head_dim).float(), cos, sin)
+            k = _rotate(layer.k(h).view(-1, shape.kv_heads, shape.head_dim).float(), cos, sin)
+            v = layer.v(h).view(-1, shape.kv_heads, shape.head_dim)
+            arena.write(index, rows, k, v)
+            attended = plan.attend(q, *arena.layer(index)).flatten(1)
+            x += layer.o(attended.to(self.dtype))
+            h = F.rms_norm(x, eps, layer.norm2, shape.eps).to(self.dtype)
+            x += layer.down(F.silu(layer.gate(h), inplace=True).mul_(layer.up(h)))
+            if index + 1 in layers:
+                states[index + 1] = F.rms_norm(x[read], eps, self._norm, shape.eps)
+        return torch.cat([states[number] for number in layers], dim=1)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding, halves paired as in transformers. x (T, heads, D); cos, sin (T, 1, D/2)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the machine multiplies it natively, fp32 elsewhere (emulated bf16 is slower than fp32)."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    cpu = torch.cpu
+    native = any(getattr(cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_backbone(
+    source: BackboneSource,
+    *,
+    depth: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    adapter: Mapping[str, LowRank] | None = None,
+) -> Backbone:
+    """Map the first `depth` layers (default all) of the model in `source.folder`. Raises CheckpointError."""
+    from tokenizers import Tokenizer
+
+    device = device or pick_device()
+    dtype = dtype or pick_dtype(device)
+    try:
+        shape = Qwen2Shape.of(json.loads((source.folder / "config.json").read_text(encoding="utf-8")))
+        tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
+    except CheckpointError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(
+            f"Cannot read the backbone in {source.folder}: {error}", "Delete that folder; it is made again."
+        ) from None
+    depth = shape.layers if depth is None else depth
+    if not 1 <= depth <= shape.layers:
+        raise CheckpointError(
+            f"The backbone has {shape.layers} layers, not {depth}", "Check `layers` in dreamprm.json."
+        )
+    try:
+        tensors = _tensors(source.folder, depth)
+        return Backbone(source, shape, tensors, tokenizer, depth=depth, dtype=dtype, device=device, adapter=adapter)
+    except KeyError as error:
+        raise CheckpointError(
+            f"The backbone in {source.folder} lacks the tensor {error}", "Delete that folder; it is made again."
+        ) from None
+
+
+def _tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
+    """The tensors of the first layers, mapped, not read. A `model.` prefix is dropped, other parts are not opened."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 (not a dict)
+                    name = key.removeprefix("model.")
+                    parts = name.split(".")
+                    if parts[0] in ("embed_tokens", "norm") or (parts[0] == "layers" and int(parts[1]) < depth):
+                        tensors[name] = file.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}", "Delete the folder; it is made again.") from None
+    return tensors

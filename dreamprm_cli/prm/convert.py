@@ -1,0 +1,135 @@
+"""A GGUF file becomes, once, a Hugging Face folder: bf16 safetensors, config and fast tokenizer.
+
+Written without transformers: the names are few, and so the weights and the tokens, hence the rewards, do not depend
+on which transformers is installed. The folder opens with `AutoModel.from_pretrained` and `AutoTokenizer` all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dreamprm_cli.errors import CheckpointError
+
+# GGUF name -> Hugging Face name; `output` (the LM head) is left out, a reward model has no use for it.
+_TOP = {"token_embd": "embed_tokens", "output_norm": "norm"}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# How Qwen2 cuts text before byte-pair merging (the released tokenizer.json).
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CONTROL, _USER_DEFINED = 3, 4  # gguf.TokenType
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write the Qwen2 model of `gguf` into the existing `folder`.
+
+    Matrices are kept in bf16, norms and biases in fp32, as they are few. Raises CheckpointError for a file that is
+    not a Qwen2 GGUF.
+    """
+    import torch
+    from gguf import GGUFReader, dequantize
+    from safetensors.torch import save_file
+
+    try:
+        reader = GGUFReader(gguf)
+        architecture = str(reader.fields["general.architecture"].contents())
+    except (ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{gguf} is not a readable GGUF file: {error}", "Fetch the file again.") from None
+    if architecture != "qwen2":
+        raise CheckpointError(
+            f"{gguf.name} holds a {architecture} model",
+            "The reward model needs a Qwen2.5 backbone (architecture qwen2).",
+        )
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    tensors: dict[str, Any] = {}
+    for tensor in reader.tensors:
+        name = hugging_face_name(tensor.name)
+        if name is not None:
+            values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+            tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = qwen2_config(fields, vocab_size=tensors["embed_tokens.weight"].shape[0])
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_tokenizer(fields, folder)
+
+
+def hugging_face_name(name: str) -> str | None:
+    """`blk.3.attn_q.bias` -> `layers.3.self_attn.q_proj.bias`; None for tensors that the backbone does not use."""
+    stem, _, suffix = name.rpartition(".")
+    if stem in _TOP:
+        return f"{_TOP[stem]}.{suffix}"
+    parts = stem.split(".", 2)
+    if parts[0] == "blk" and parts[2] in _BLOCK:
+        return f"layers.{parts[1]}.{_BLOCK[parts[2]]}.{suffix}"
+    return None
+
+
+def qwen2_config(fields: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """The `config.json` that the metadata of a Qwen2 GGUF amounts to."""
+    return {
+        "architectures": ["Qwen2Model"],
+        "model_type": "qwen2",
+        "hidden_act": "silu",
+        "hidden_size": fields["qwen2.embedding_length"],
+        "intermediate_size": fields["qwen2.feed_forward_length"],
+        "num_hidden_layers": fields["qwen2.block_count"],
+        "num_attention_heads": fields["qwen2.attention.head_count"],
+        "num_key_value_heads": fields["qwen2.attention.head_count_kv"],
+        "max_position_embeddings": fields["qwen2.context_length"],
+        "rms_norm_eps": fields["qwen2.attention.layer_norm_rms_epsilon"],
+        "rope_theta": fields["qwen2.rope.freq_base"],
+        "vocab_size": vocab_size,
+        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
+        "pad_token_id": fields.get("tokenizer.ggml.padding_token_id"),
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+        "use_sliding_window": False,
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _write_tokenizer(fields: dict[str, Any], folder: Path) -> None:
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    kinds: list[int] = fields["tokenizer.ggml.token_type"]
+    merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    added = [token for token, kind in zip(tokens, kinds, strict=True) if kind in (_CONTROL, _USER_DEFINED)]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in added])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    def token(key: str) -> str | None:
+        index = fields.get(f"tokenizer.ggml.{key}_token_id")
+        return None if index is None else tokens[index]
+
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": token("eos"),
+        "pad_token": token("padding"),
+        "model_max_length": fields["qwen2.context_length"],
+        "chat_template": fields.get("tokenizer.chat_template"),
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,68 @@
+"""Problem and steps as token ids: the one place that decides what the reward model reads and where it answers."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dreamprm_cli.prompts import PRMInput
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_CUT = "\n[...]\n"  # stands for the middle of a statement that was too long
+
+
+@dataclass(frozen=True, slots=True)
+class StepTokens:
+    """Ids of one step; its reward is read at `ids[read]`."""
+
+    ids: list[int]
+    read: int
+
+
+class Tokens:
+    """Tokenises pieces one by one, so that a program scored step by step has the same tokens as the whole.
+
+    Marks of the template (`<|im_start|>`) are special tokens; the same characters in a statement or a program are text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, step_token: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()  # the tokenizer's switch for special tokens is shared
+        self._step_ids = [] if step_token is None else self._encode(step_token, special=True)
+
+    def _encode(self, text: str, *, special: bool = False) -> list[int]:
+        with self._lock:
+            self._tokenizer.encode_special_tokens = not special
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def problem(self, text: PRMInput, limit: int) -> tuple[list[int], bool]:
+        """Ids of at most `limit` tokens, and whether the statement was cut: its start and its end are kept.
+
+        What stands around the statement is never cut, so the ids can be longer than `limit` when that alone is.
+        """
+        before, after = self._encode(text.before, special=True), self._encode(text.after, special=True)
+        statement = self._encode(text.statement)
+        room = limit - len(before) - len(after)
+        if len(statement) <= room:
+            return before + statement + after, False
+        cut = self._encode(_CUT)
+        kept = max(room - len(cut), 0)
+        head = (kept + 1) // 2
+        shortened = statement[:head] + cut + statement[len(statement) - (kept - head) :]
+        return before + shortened + after, True
+
+    def step(self, source: str) -> StepTokens:
+        """The source as it is; read at its last token that is not trailing white space.
+
+        Trailing white space is tokenised by itself, after the step token where the checkpoint has one. A step of
+        nothing but white space is read at its last token; an empty one counts as a line feed.
+        """
+        body = source.rstrip() or source or "\n"
+        ids = self._encode(body) + self._step_ids
+        read = len(ids) - 1
+        tail = source[len(body) :]
+        return StepTokens(ids + self._encode(tail) if tail else ids, read)
