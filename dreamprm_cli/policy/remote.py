@@ -1,0 +1,446 @@
+"""`openai:MODEL`: a model behind any server that speaks the OpenAI chat protocol.
+
+One streaming request per candidate, several at once (`n` is never sent: servers ignore it). What a server refuses
+of the optional parameters is left out from then on and listed in `refused`; what may pass (429, 5xx, no
+connection, a stalled or cut stream) is tried again, with Retry-After honoured. Text once handed out cannot be taken
+back, so a stream that breaks after that ends its candidate with finish_reason "error".
+
+A llama-cpp-python server cuts off the answer it is giving when another request comes, unless it was started with
+`--interrupt_requests false`: use `concurrency=1` where it was not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import math
+import os
+import random
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import urlsplit
+
+from dreamprm_cli.errors import PolicyError
+from dreamprm_cli.policy import Delta, Sampling, candidate_seed
+from dreamprm_cli.prompts import Prompt
+from dreamprm_cli.types import FinishReason, Usage
+
+_OFFICIAL_URL = "https://api.openai.com/v1"
+_NO_KEY = "none"  # the client insists on a key; servers of one's own do not
+_MAX_BACKOFF_S = 20.0
+_MAX_RETRY_AFTER_S = 120.0  # a server that wants more has failed, as far as someone waiting is concerned
+_TAIL_S = 5.0  # how long to wait for the usage numbers once the answer is complete
+_EXTRAS = frozenset({"logprobs", "stream_options"})  # of use to us, of no effect on the answer
+_UNSUPPORTED = re.compile(r"support|unknown|unrecogni[sz]ed|unexpected|extra|permitted|allowed|deprecated|instead")
+_SECRETS = re.compile(r"\bsk-[\w*.-]+|(?i:\bbearer\s+\S+)")
+
+
+class RemotePolicy:
+    """A policy behind `base_url` (else OPENAI_BASE_URL, else OpenAI's own), with `api_key` (else OPENAI_API_KEY).
+
+    concurrency: requests under way at once.
+    timeout_s:   longest silence: to the first chunk, and between chunks. Keep-alive comments are silence.
+    retries:     further attempts per candidate, `backoff_s` (doubling, with jitter) or Retry-After apart.
+    price:       US dollars per million tokens, (input, output); without it the cost is unknown.
+    refused:     optional parameters this server has been found to refuse.
+
+    Raises PolicyError for a missing key or an unusable URL. No message ever holds the key.
+    """
+
+    prefills = False
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        concurrency: int = 8,
+        timeout_s: float = 300.0,
+        retries: int = 4,
+        price: tuple[float, float] | None = None,
+        backoff_s: float = 0.5,
+    ) -> None:
+        self.name = f"openai:{model}"
+        self.refused: frozenset[str] = frozenset()
+        self._model = model
+        url = (base_url or os.environ.get("OPENAI_BASE_URL") or "").strip()
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not url and not key:
+            raise PolicyError(
+                f"no API key for {self.name}",
+                "set OPENAI_API_KEY; or set OPENAI_BASE_URL to a server of your own, which may need no key",
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise PolicyError("the API key holds characters that no key has", "copy it again, without quotes")
+        self._url, self._shown_url, self._local = _check_url(url or _OFFICIAL_URL)
+        self._key = key or _NO_KEY
+        self._concurrency = max(1, concurrency)
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._backoff_s = backoff_s
+        self._price = price
+        self._input_tokens = 0
+        self._output_tokens = 0
+        self._unmetered = 0  # requests sent whose tokens the server has not told (yet)
+
+    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Iterator[Delta]:
+        """See Policy. Requests run on a thread of their own, at their own pace; closing the iterator cancels them.
+
+        A delta's logprob is NaN where the server gives none; its tokens are then counted as one a chunk. The last
+        delta of a candidate holds no text. PolicyError when the key or the model is refused, or when all of the
+        first requests fail, before the server has said anything of use.
+        """
+        arrived: SimpleQueue[Delta | BaseException | None] = SimpleQueue()
+        loop = asyncio.new_event_loop()
+        work = loop.create_task(self._complete_all(prompt, indices, sampling, arrived.put))
+
+        def serve() -> None:
+            try:
+                loop.run_until_complete(work)
+            except asyncio.CancelledError:
+                pass
+            except BaseException as error:  # nothing may die unseen on this thread
+                arrived.put(error)
+            finally:
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+                arrived.put(None)
+
+        thread = threading.Thread(target=serve, name=self.name, daemon=True)
+        thread.start()
+        try:
+            while (item := arrived.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has come to its own end
+                loop.call_soon_threadsafe(work.cancel)
+            thread.join(timeout=5)
+
+    def usage(self) -> Usage:
+        """The server's own numbers; where it gives none, the output tokens that arrived, and no cost."""
+        cost = None
+        if self._price is not None and not self._unmetered:
+            cost = (self._input_tokens * self._price[0] + self._output_tokens * self._price[1]) / 1e6
+        return Usage(self._input_tokens, self._output_tokens, cost)
+
+    def close(self) -> None:
+        """Nothing is held between streams: each has connections of its own."""
+
+    async def _complete_all(
+        self, prompt: Prompt, indices: Sequence[int], sampling: Sampling, emit: Callable[[Delta], None]
+    ) -> None:
+        import openai
+
+        http_client = None
+        if self._local:  # a proxy for the outside world cannot reach this machine's own servers
+            http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
+        client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=self._key,
+            max_retries=0,
+            timeout=openai.Timeout(self._timeout_s, connect=min(10.0, self._timeout_s)),
+            http_client=http_client,
+        )
+        call = _Call(client, prompt.messages, sampling, emit, wave=min(self._concurrency, len(indices)))
+        waiting = iter(indices)
+
+        async def work() -> None:
+            for index in waiting:
+                await self._complete(call, index)
+
+        try:
+            async with client, asyncio.TaskGroup() as group:
+                for _ in range(call.wave):
+                    group.create_task(work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _complete(self, call: _Call, index: int) -> None:
+        """One candidate, from its first attempt to the delta with its finish reason."""
+        attempt = 0
+        while True:
+            answer = _Answer(index)
+            try:
+                await self._read(call, answer)
+            except _broken_stream() as error:
+                failure = self._judge(error, answer)
+            else:
+                break
+            if answer.emitted or not failure.retry or attempt == self._retries:
+                self._give_up(call, failure)
+                answer.finish_reason = "error"
+                break
+            await asyncio.sleep(self._pause_s(attempt, failure.retry_after_s))
+            attempt += 1
+        call.emit(Delta(index, "", 0.0, 0, answer.finish_reason))
+
+    def _pause_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Random, so that requests which failed together do not come back together."""
+        backoff_s = min(_MAX_BACKOFF_S, self._backoff_s * (1 << attempt))
+        if retry_after_s is not None:
+            return retry_after_s + random.uniform(0, self._backoff_s)
+        return backoff_s * random.uniform(0.75, 1.25)
+
+    def _give_up(self, call: _Call, failure: _Failure) -> None:
+        """A candidate has failed for good: its own misfortune, or a server that cannot work at all?"""
+        call.failures += 1
+        if not call.served and (failure.fatal or call.failures >= call.wave):
+            raise PolicyError(f"{self.name} at {self._shown_url}: {self._presentable(failure.reason)}", failure.hint)
+
+    async def _read(self, call: _Call, answer: _Answer) -> None:
+        """One attempt: send the request and hand out its text as it arrives, up to the finish reason and usage."""
+        stream = await self._open(call, answer)
+        usage = None
+        async with stream:
+            try:
+                while True:
+                    async with asyncio.timeout(min(self._timeout_s, _TAIL_S) if answer.complete else self._timeout_s):
+                        chunk = await anext(stream, None)
+                    if chunk is None:
+                        break
+                    usage = _usage(chunk) or usage
+                    self._hand_out(call, answer, chunk)
+            except _broken_stream():
+                if not answer.complete:
+                    raise
+            finally:
+                if usage is not None:
+                    self._unmetered -= 1
+                    self._input_tokens += usage[0]
+                    self._output_tokens += usage[1] - answer.tokens
+        if not answer.complete:
+            raise ConnectionError("the stream ended before the answer did")
+
+    async def _open(self, call: _Call, answer: _Answer) -> Any:
+        """Send the request, without what the server refuses; return the stream once its headers are here."""
+        import openai
+
+        refused: frozenset[str] = frozenset()
+        while True:
+            options = self._options(call.sampling, answer.index, self.refused | refused)
+            self._unmetered += 1
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    stream: Any = await call.client.chat.completions.create(
+                        model=self._model, messages=call.messages, stream=True, **options
+                    )
+            except openai.APIStatusError as error:
+                self._unmetered -= 1
+                newly_refused = _refused(error, options)
+                if not newly_refused:
+                    raise
+                refused |= newly_refused
+            except openai.APIConnectionError as error:
+                self._unmetered -= not isinstance(error, openai.APITimeoutError)
+                raise
+            else:
+                self.refused |= refused
+                answer.opened = True
+                return stream
+
+    @staticmethod
+    def _options(sampling: Sampling, index: int, refused: frozenset[str]) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": candidate_seed(sampling.seed, index),
+            "logprobs": True,
+            "stream_options": {"include_usage": True},
+        }
+        if "max_tokens" in refused:
+            options["max_completion_tokens"] = sampling.max_tokens
+        return {name: value for name, value in options.items() if name not in refused}
+
+    def _hand_out(self, call: _Call, answer: _Answer, chunk: Any) -> None:
+        text, tokens, logprob, answer_finish = _piece(chunk)
+        if text or tokens:
+            answer.emitted = True
+            answer.tokens += tokens
+            self._output_tokens += tokens
+            call.emit(Delta(answer.index, text, logprob, tokens))
+        if answer_finish is not None:
+            answer.complete, answer.finish_reason = True, answer_finish
+        call.served |= answer.emitted or answer.complete
+
+    def _judge(self, error: BaseException, answer: _Answer) -> _Failure:
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            return self._judge_status(error)
+        if isinstance(error, TimeoutError | openai.APITimeoutError):
+            return _Failure(f"no answer for {self._timeout_s:g} s", "is the server busy? try fewer requests at once")
+        if isinstance(error, ValueError):
+            return _Failure(f"malformed answer: {error}", "does this URL speak the OpenAI chat protocol?")
+        if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
+            return _Failure(f"error in the stream: {error.message}", "the server had a problem: try later")
+        if not answer.opened and type(error.__cause__).__name__ == "ConnectError":
+            return _Failure("cannot connect", "is the server running, and is the URL (OPENAI_BASE_URL) right?")
+        return _Failure("the connection was cut off", "try again, or try fewer requests at once")
+
+    def _judge_status(self, error: Any) -> _Failure:
+        status = int(error.status_code)
+        retry_after_s = parse_retry_after(error.response.headers)
+        no_credit = error.code == "insufficient_quota"
+        patient = retry_after_s is None or retry_after_s <= _MAX_RETRY_AFTER_S
+        hints = {
+            401: "set OPENAI_API_KEY to a valid key"
+            if self._key != _NO_KEY
+            else "this server needs a key: set OPENAI_API_KEY",
+            403: f"may this key use {self._model}?",
+            404: f"is {self._model} the right name, and does the URL end where it should (often /v1)?",
+            429: "the account has no credit left" if no_credit else "try later, or fewer requests at once",
+        }
+        return _Failure(
+            f"{status} {_server_message(error)}",
+            hints.get(
+                status,
+                "the server had a problem: try later" if status >= 500 else "does this server know all of the request?",
+            ),
+            retry=(status in (408, 409, 429) or status >= 500) and patient and not no_credit,
+            retry_after_s=retry_after_s,
+            fatal=status in (401, 403, 404),
+        )
+
+    def _presentable(self, text: str) -> str:
+        """One printable line without secrets, of bounded length: servers quote keys, and send whole pages."""
+        text = _SECRETS.sub("***", text.replace(self._key, "***") if self._key != _NO_KEY else text)
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return text if len(text) <= 200 else text[:199] + "…"
+
+
+@dataclass(slots=True)
+class _Call:
+    """One `stream` call: what its requests share."""
+
+    client: Any
+    messages: list[dict[str, str]]
+    sampling: Sampling
+    emit: Callable[[Delta], None]
+    wave: int  # requests that start at once
+    served: bool = False  # the server has given text, or an end of one
+    failures: int = 0  # candidates that failed for good
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One attempt at one candidate."""
+
+    index: int
+    opened: bool = False
+    emitted: bool = False
+    complete: bool = False
+    finish_reason: FinishReason = "error"
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: str
+    hint: str
+    retry: bool = True
+    retry_after_s: float | None = None
+    fatal: bool = False
+
+
+def _broken_stream() -> tuple[type[BaseException], ...]:
+    """All that a server can do wrong. Broken JSON and UTF-8 are ValueErrors; openai < 2 lets httpx's errors through."""
+    import openai
+
+    errors = (openai.OpenAIError, OSError, ValueError)
+    legacy = sys.modules.get("httpx")
+    return errors if legacy is None else (*errors, legacy.HTTPError)
+
+
+def _check_url(url: str) -> tuple[str, str, bool]:
+    """(the URL, the URL as it may be shown, is it this machine's own)."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or parts.scheme not in ("http", "https"):
+        raise PolicyError("OPENAI_BASE_URL is no URL of a server", "it looks like http://localhost:8000/v1")
+    local = host == "localhost"
+    with contextlib.suppress(ValueError):
+        local = local or ipaddress.ip_address(host).is_loopback
+    where = f"[{host}]" if ":" in host else host
+    return url, f"{parts.scheme}://{where}{f':{port}' if port else ''}{parts.path}", local
+
+
+def _refused(error: Any, sent: dict[str, Any]) -> frozenset[str]:
+    """Which of the parameters sent the server may have refused, by its own words; empty when it is about others.
+
+    A value out of range is the user's to correct, so what shapes the answer goes only when it is unsupported.
+    """
+    if error.status_code not in (400, 403, 404, 422):
+        return frozenset()
+    words = str(error).lower()
+    named = {str(error.param)} & sent.keys() or {name for name in sent if re.search(rf"\b{name}\b", words)}
+    if not named and error.status_code in (400, 422):
+        return _EXTRAS & sent.keys()
+    return frozenset(named if _UNSUPPORTED.search(words) else named & _EXTRAS)
+
+
+def _server_message(error: Any) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        for key in ("message", "detail", "error"):
+            if isinstance(body.get(key), str):
+                return str(body[key])
+    return str(error.response.reason_phrase)
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from now in a Retry-After header, which has a number or a date; None when it says neither."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _usage(chunk: Any) -> tuple[int, int] | None:
+    """(input, output) tokens, from the chunk that has them. Some servers send a running total in every chunk."""
+    usage = getattr(chunk, "usage", None)
+    counts = (getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
+    if isinstance(counts[0], int) and isinstance(counts[1], int):
+        return counts[0], counts[1]
+    return None
+
+
+def _piece(chunk: Any) -> tuple[str, int, float, FinishReason | None]:
+    """(text, tokens, sum of their logprobs, finish reason) of our choice in a chunk. ValueError when malformed."""
+    text, tokens, logprob, finish = "", 0, 0.0, None
+    try:
+        for choice in getattr(chunk, "choices", None) or ():
+            if getattr(choice, "index", 0):
+                continue  # a choice nobody asked for
+            text = getattr(choice.delta, "content", None) or ""
+            scored = getattr(getattr(choice, "logprobs", None), "content", None) or ()
+            tokens = len(scored) or bool(text)
+            logprob = math.fsum(token.logprob for token in scored) if scored else math.nan
+            finish = getattr(choice, "finish_reason", None)
+        # Halves of a surrogate pair, which JSON can hold, would break every file they are written to.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        known: dict[str | None, FinishReason | None] = {None: None, "length": "length", "content_filter": "error"}
+        return text, int(tokens), logprob, known.get(finish, "stop")
+    except (AttributeError, TypeError):
+        raise ValueError("a malformed chunk") from None
