@@ -1,0 +1,282 @@
+"""The last screen: how the programs rank, the winner's code with the PRM's trust beside every line, and the account.
+
+`render_report` is for a run, `render_program` for any one program (`dreamprm score`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pygments.token import Comment, Keyword, Name, Number, Operator, String  # type: ignore[import-untyped]
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+from rich.syntax import ANSISyntaxTheme, Syntax
+
+from dreamprm_cli.types import Step
+from dreamprm_cli.view import heat
+from dreamprm_cli.view.grid import BOLD, DIM, Grid, add_verdict, clock, header, step_name
+from dreamprm_cli.view.line import Line, draw
+from dreamprm_cli.view.state import CandidateView, StepView, ViewState
+from dreamprm_cli.view.text import clean
+
+_ROWS = 10  # of the ranking
+_NOTICES = 5
+_MARGIN = 7  # cells left of the line numbers
+_KEY = 10  # cells of the account's first column
+# The terminal's own colours, none that is hard to read on a dark or a light ground.
+_THEME = ANSISyntaxTheme(
+    {
+        Comment: Style(dim=True, italic=True),
+        Keyword: Style(color="magenta"),
+        Operator.Word: Style(color="magenta"),
+        Name.Function: Style(bold=True),
+        Name.Class: Style(bold=True),
+        Name.Decorator: Style(italic=True),
+        Number: Style(color="cyan"),
+        String: Style(color="green"),
+        String.Doc: Style(color="green", italic=True),
+    }
+)
+
+
+def render_report(state: ViewState, width: int, *, ascii: bool = False) -> RenderableType:
+    """Ranking, winner, account of a run that is over (or was interrupted), at most `width` cells wide."""
+    return Report(state, width, ascii)
+
+
+def render_program(
+    steps: Sequence[Step],
+    rewards: Sequence[float],
+    *,
+    reward: float | None = None,
+    language: str = "python",
+    width: int,
+    adherence: Mapping[str, Any] | None = None,
+    ascii: bool = False,
+) -> RenderableType:
+    """A program with its heat: `rewards` runs along `steps` (NaN where not scored), `reward` is of the whole."""
+    views = tuple(StepView(step, r) for step, r in zip(steps, rewards, strict=True))
+    return Program(views, reward, language, width, adherence or {}, ascii)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A rich renderable; see `render_program`."""
+
+    steps: tuple[StepView, ...]
+    reward: float | None
+    language: str
+    width: int
+    adherence: Mapping[str, Any]
+    ascii: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        colors, ascii = console.color_system, self.ascii or options.ascii_only
+        code = "".join(s.step.source for s in self.steps)
+        yield from draw(code_lines(console, code, self.steps, self.language, self.width, ascii))
+        account = Account(self.width, colors, ascii)
+        if self.reward is not None:
+            account.reward(self.reward, self.steps, "")
+        account.least(self.steps)
+        account.form(self.adherence)
+        yield from draw([Line(0), *account.lines])
+
+
+@dataclass(frozen=True)
+class Report:
+    """A rich renderable; see `render_report`."""
+
+    state: ViewState
+    width: int
+    ascii: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        report = replace(self, ascii=True) if options.ascii_only else self
+        colors = console.color_system
+        yield from draw([*header(report.state, report.width, colors, report.ascii), *report.ranking(colors), Line(0)])
+        winner = report.winner
+        if winner is not None:
+            lines = code_lines(
+                console, winner.program, winner.steps, report.state.language, report.width, report.ascii
+            )  # fmt: skip
+            yield from draw([*lines, Line(0)])
+        yield from draw(report.account(colors))
+
+    @cached_property
+    def winner(self) -> CandidateView | None:
+        return None if self.state.chosen is None else self.state.candidates.get(self.state.chosen)
+
+    def ranking(self, colors: str | None) -> Iterator[Line]:
+        """The best programs as rows of the grid, the others in one line."""
+        grid = Grid(self.state, self.width, 0, self.ascii, self.state.elapsed)
+        rows = self.state.rows()
+        shown = rows if len(rows) <= _ROWS + 1 else rows[:_ROWS]
+        yield from (grid.row(c, colors) for c in shown)
+        if len(rows) > len(shown):
+            yield grid.rest(rows[len(shown) :], colors)
+
+    def account(self, colors: str | None) -> list[Line]:
+        """What was chosen and why, what it cost, where it lies, and how to go on."""
+        state, winner = self.state, self.winner
+        account = Account(self.width, colors, self.ascii)
+        if winner is not None:
+            line = account.add("chosen", f"program {winner.index}", BOLD)
+            line.add(f" of {len(state.candidates)}", DIM)
+            if winner.finish_reason == "length":
+                line.add("  cut off at the token limit", heat.bad(colors))
+            if winner.reward is not None:
+                account.reward(winner.reward, winner.steps, state.aggregation if state.prm else "")
+            account.least(winner.steps)
+            account.verdict(winner)
+            account.form(winner.adherence)
+        else:
+            account.add("chosen", "none: no program was finished", heat.bad(colors))
+        account.usage(state)
+        for notice in state.notices[-_NOTICES:]:
+            account.add("note", notice)
+        if state.out:
+            account.add("saved", state.out, BOLD)
+        if state.interrupted:
+            done = state.count("finished", "error")
+            line = account.add(
+                "stopped", f"{done} of {len(state.candidates)} programs are finished and kept; go on with "
+            )
+            line.add(f"dreamprm resume {state.run}", BOLD)
+        return account.lines
+
+
+class Account:
+    """Lines of a key and what there is to say about it."""
+
+    def __init__(self, width: int, colors: str | None, ascii: bool) -> None:
+        self.lines: list[Line] = []
+        self._width = width
+        self._colors = colors
+        self._ascii = ascii
+
+    def add(self, key: str, text: str, style: Style | None = None) -> Line:
+        """A new line, to which more may be added."""
+        line = Line(self._width, ascii=self._ascii).add(f"{key:<{_KEY}}", DIM).add(text, style)
+        self.lines.append(line)
+        return line
+
+    def reward(self, reward: float, steps: Sequence[StepView], aggregation: str) -> None:
+        if math.isnan(reward):
+            return
+        line = self.add("reward", "")
+        line.add(f"{heat.glyph(reward, ascii=self._ascii)} ", heat.ink(reward, self._colors))
+        line.add(heat.number(reward), BOLD)
+        scored = sum(heat.known(s.reward) for s in steps)
+        line.add(f"  {aggregation} of {scored} steps" if aggregation else f"  over {scored} steps", DIM)
+
+    def least(self, steps: Sequence[StepView]) -> None:
+        """The step to read first: the one that the PRM trusts least, when there is a choice."""
+        scored = [(s.reward, s) for s in steps if s.reward is not None and not math.isnan(s.reward)]
+        if len(scored) < 2:
+            return
+        reward, step = min(scored, key=lambda pair: pair[0])
+        line = self.add("look at", "")
+        line.add(f"{heat.glyph(reward, ascii=self._ascii)} ", heat.ink(reward, self._colors))
+        line.add(f"{heat.number(reward)}  {step_name(step)}")
+        line.add(f"  lines {step.step.first_line}-{step.step.last_line}, trusted least", DIM)
+
+    def verdict(self, candidate: CandidateView) -> None:
+        verdict = candidate.verdict
+        if verdict is None:
+            return
+        line = self.add("tests", "")
+        add_verdict(line, candidate, self._colors)
+        line.add(f"  {verdict.passed} of {verdict.total} passed in {verdict.seconds:.1f} s", DIM)
+        if verdict.trust == "weak":
+            line.add("  weak isolation", heat.bad(self._colors))
+
+    def form(self, adherence: Mapping[str, Any]) -> None:
+        """Chain-of-Function adherence: the verdict first, then every other fact as it was reported."""
+        if not adherence:
+            return
+        facts = [f"{key.replace('_', ' ')} {_fact(value)}" for key, value in adherence.items() if key != "verdict"]
+        verdict = str(adherence.get("verdict", ""))
+        line = self.add("form", verdict)
+        line.add(("  " if verdict else "") + ", ".join(facts), DIM)
+
+    def usage(self, state: ViewState) -> None:
+        usage = state.usage
+        if usage is None:
+            return
+        line = self.add("used", f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens")
+        line.add(" in + out", DIM)
+        if state.duration_ms is not None:
+            line.add(f"  {clock(state.duration_ms / 1000)}")
+        speed = state.speed(state.elapsed)
+        if speed is not None:
+            line.add(f"  {speed:,.0f} tok/s")
+        line.add("  cost unknown" if usage.cost_usd is None else f"  ${usage.cost_usd:,.4f}", DIM)
+
+
+def code_lines(
+    console: Console, code: str, steps: Sequence[StepView], language: str, width: int, ascii: bool
+) -> list[Line]:
+    """Numbered, coloured lines of code; in the margin every line has the heat of the step it belongs to.
+
+    Lines that are too long are folded, so that nothing of a program is hidden.
+    """
+    colors = console.color_system
+    code = clean(code, ascii=ascii).rstrip()
+    source = code.split("\n")
+    owners = _owners(steps, source)
+    hot = any(heat.known(s.reward) for s in steps)
+    digits = max(2, len(str(len(source))))
+    painted = (
+        Syntax("", language, theme=_THEME, background_color="default").highlight(code).split("\n", allow_blank=True)
+    )
+    lines: list[Line] = []
+    for number, text in enumerate(painted[: len(source)], 1):
+        owner = owners.get(number)
+        segments = [s for s in text.render(console) if s.text and s.text != "\n"]
+        margin = (_MARGIN if hot else 0) + digits + 2
+        room = max(8, width - margin)
+        cells = Segment.get_line_length(segments)
+        folds = list(Segment.divide(segments, [*range(room, cells, room), cells])) if cells > room else [segments]
+        for fold, part in enumerate(folds):
+            line = Line(max(width, margin + 8), ascii=ascii)
+            if hot:
+                first = owner is not None and owner.step.first_line == number and not fold
+                _margin(line, owner, colors, named=first)
+            line.add(f"{number if not fold else '':>{digits}}  ", DIM)
+            for segment in part:
+                line.add(segment.text, segment.style)
+            lines.append(line)
+    return lines
+
+
+def _margin(line: Line, owner: StepView | None, colors: str | None, *, named: bool) -> None:
+    """A flag with the reward on a step's first line, and its pole along the others: seven cells."""
+    if owner is not None:
+        style, mark = heat.chip(owner.reward, colors), heat.glyph(owner.reward, ascii=line.ascii)
+        if heat.known(owner.reward):
+            line.add(mark, heat.tint(owner.reward, colors))
+            line.add(f" {heat.number(owner.reward)} " if named else " ", style)
+        else:
+            line.add(mark, DIM)
+    line.to(_MARGIN)
+
+
+def _owners(steps: Sequence[StepView], source: Sequence[str]) -> dict[int, StepView]:
+    """Line number -> its step; blank lines between steps belong to none. A line of two steps belongs to the first."""
+    owners: dict[int, StepView] = {}
+    for view in steps:
+        last = min(view.step.last_line, len(source))
+        while last >= view.step.first_line and not source[last - 1].strip():
+            last -= 1
+        for number in range(max(1, view.step.first_line), last + 1):
+            owners.setdefault(number, view)
+    return owners
+
+
+def _fact(value: Any) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
