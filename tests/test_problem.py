@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamprm_cli.errors import ProblemError
@@ -212,6 +212,7 @@ def test_near_misses_are_named():
     assert caught.value.hint.startswith("did you mean python?")
 
 
+@settings(deadline=None)  # other work may be slowing this machine
 @given(st.text(alphabet=st.sampled_from("-`~#: \nabinputoutputstarter[]{}0'\"")))
 def test_any_text_is_a_problem_or_a_problem_error(text):
     try:
@@ -412,6 +413,7 @@ def test_damaged_private_tests(stored):
         private_tests({"private_test_cases": stored}, "f:1")
 
 
+@settings(deadline=None)  # other work may be slowing this machine
 @given(st.binary())
 def test_any_pickle_is_decoded_or_refused(data):
     try:
