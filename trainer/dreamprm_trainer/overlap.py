@@ -16,9 +16,12 @@ _SAME_WORDS = 0.42
 _SAME_CODE = 0.5
 _LEAST_CODE = 12  # triples; shorter solutions are alike by chance
 _STOP_WORDS = frozenset(
-    "a an the of to and or in is are be for from by with that this it its as if on at you your given write python "
-    "function find return returns returned returning list lists number numbers string strings integer integers "
-    "input output example examples assert true false none def int str float bool".split()
+    re.findall(
+        r"\w+",
+        "a an the of to and or in is are be for from by with that this it its as if on at you your given write python "
+        "function find return returns returned returning list lists number numbers string strings integer integers "
+        "input output example examples assert true false none def int str float bool",
+    )
 )
 
 

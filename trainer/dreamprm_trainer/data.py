@@ -1,0 +1,186 @@
+"""A recipe's sources -> graded programs in steps, each with the split of its problem.
+
+A source is a problem set and one or more pools of programs of it. Programs without a verdict, and those of problems
+that repeat a HumanEval problem, are left out; what was left out, and why, is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dreamprm_cli.errors import ConfigError, ProblemError
+from dreamprm_cli.steps import split
+from dreamprm_cli.types import Problem, Step
+from dreamprm_trainer.overlap import near_duplicates
+from dreamprm_trainer.problems import Row, problem_of, read_jsonl, with_splits
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One entry of a recipe.
+
+    problems, pools: files; a relative path is looked up in the recipe's folder, then in the data folder.
+    models:          keep programs whose model has one of these as a part of its name (empty: all).
+    splits:          keep problems of these splits.
+    limit:           at most this many problems of each split, short statements first; per_problem: programs of each.
+    mixed_only:      keep problems with both passing and failing programs only.
+    unverified:      keep problems whose tests are marked unverified.
+    """
+
+    name: str
+    problems: str
+    pools: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train", "dev")
+    limit: int | None = None
+    per_problem: int | None = None
+    mixed_only: bool = False
+    unverified: bool = False
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Source:
+        """From a TOML table. Raises ConfigError for unknown or missing keys."""
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"source {table.get('name', '?')!r}: {str(error).partition('() ')[2] or error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One graded program. `truth` runs along `steps`: what is known of the step itself, None where nothing is."""
+
+    source: str
+    split: str
+    problem: Problem
+    model: str
+    sample: int
+    code: str
+    steps: tuple[Step, ...]
+    passed: bool
+    truth: tuple[bool | None, ...]
+    finish_reason: str = "stop"
+    mean_logprob: float = math.nan
+    tokens: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names the program's text, whoever wrote it."""
+        return hashlib.sha256(self.code.encode(errors="surrogatepass")).hexdigest()[:24]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Items of all sources, the files they came from (name -> SHA-256) and what was left out (reason -> count)."""
+
+    items: list[Item] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def load(sources: Sequence[Source], folders: Sequence[Path], reference: str | None = None) -> Loaded:
+    """Items of `sources`; files are looked up in `folders`, in that order.
+
+    reference: the HumanEval set whose near-duplicates are dropped from all sources but itself.
+    """
+    loaded = Loaded()
+    humaneval = read_jsonl(find(reference, folders)) if reference else []
+    for source in sources:
+        path = find(source.problems, folders)
+        loaded.files[source.problems] = digest(path)
+        rows = {row["task_id"]: (row, own) for row, own in with_splits(read_jsonl(path))}
+        kept = {task_id for task_id, (_, own) in rows.items() if own in source.splits}
+        if "test" not in source.splits and humaneval:
+            repeats = near_duplicates((rows[task_id][0] for task_id in kept), humaneval)
+            loaded.left_out["near-duplicate of HumanEval (problems)"] += len(repeats)
+            kept -= repeats.keys()
+        if not source.unverified:
+            kept = {task_id for task_id in kept if rows[task_id][0].get("quality") != "unverified"}
+        pool: dict[str, list[Row]] = defaultdict(list)
+        for name in source.pools:
+            file = find(name, folders)
+            loaded.files[name] = digest(file)
+            for row in read_jsonl(file):
+                if row["task_id"] not in kept:
+                    continue
+                if source.models and not any(part in row["model"] for part in source.models):
+                    continue
+                if row.get("passed") is None:
+                    loaded.left_out["no verdict (programs)"] += 1
+                    continue
+                pool[row["task_id"]].append(row)
+        for task_id in _limited(source, pool, rows):
+            problem = problem_of(rows[task_id][0])
+            for row in pool[task_id][: source.per_problem]:
+                loaded.items.append(_item(source, rows[task_id][1], problem, row))
+    return loaded
+
+
+def _limited(source: Source, pool: Mapping[str, Sequence[Row]], rows: Mapping[str, tuple[Row, str]]) -> list[str]:
+    chosen = list(pool)
+    if source.mixed_only:
+        chosen = [task_id for task_id in chosen if len({row["passed"] for row in pool[task_id]}) == 2]
+    if source.limit is None:
+        return chosen
+    chosen.sort(key=lambda task_id: _length(rows[task_id][0]))
+    by_split: dict[str, list[str]] = defaultdict(list)
+    for task_id in chosen:
+        by_split[rows[task_id][1]].append(task_id)
+    return [task_id for some in by_split.values() for task_id in some[: source.limit]]
+
+
+def _length(row: Row) -> int:
+    return len(row.get("prompt") or row.get("statement") or "") + len(row.get("starter_code") or "")
+
+
+def _item(source: Source, own_split: str, problem: Problem, row: Row) -> Item:
+    steps = tuple(split(row["solution"]))
+    passed = bool(row["passed"])
+    logprob = row.get("mean_logprob")
+    return Item(
+        source=source.name,
+        split=own_split,
+        problem=problem,
+        model=row["model"],
+        sample=int(row.get("sample", 0)),
+        code=row["solution"],
+        steps=steps,
+        passed=passed,
+        truth=_truth(steps, row.get("step_labels") or {}),
+        finish_reason=row.get("finish_reason", "stop"),
+        mean_logprob=math.nan if logprob is None else float(logprob),
+        tokens=int(row.get("tokens", 0)),
+    )
+
+
+def _truth(steps: Sequence[Step], labels: Mapping[str, bool]) -> tuple[bool | None, ...]:
+    """Method labels by the last part of the step's name."""
+    return tuple(labels.get(step.name.rsplit(".", 1)[-1]) if step.kind == "method" else None for step in steps)
+
+
+def unique(items: Iterable[Item]) -> list[Item]:
+    """One item for each text of a problem: what is sampled twice must not count twice in training."""
+    seen: dict[tuple[str, str], Item] = {}
+    for item in items:
+        seen.setdefault((item.problem.id, item.key), item)
+    return list(seen.values())
+
+
+def find(name: str, folders: Sequence[Path]) -> Path:
+    """The first `folder / name` that exists. Raises ProblemError naming all places looked at."""
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise ProblemError(f"no file {name} in {', '.join(map(str, folders))}", "give the folder of the data with --data")
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

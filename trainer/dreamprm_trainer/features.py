@@ -1,0 +1,113 @@
+"""Frozen features: the backbone's states at each step's end, as the live scorer reads them, cached on disk.
+
+One file a problem, `CACHE/<configuration>/<problem>.npz`, with an array (steps, layers, hidden) in fp16 for each
+program text. The configuration is a digest of backbone, template, splitter and layers, so a cache is never stale; a
+killed run goes on with the problems that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION, prm_input
+from dreamprm_cli.steps import SPLITTER_VERSION
+from dreamprm_cli.types import Problem
+from dreamprm_trainer.data import Item
+
+Features = NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Where features of one backbone and one choice of layers lie."""
+
+    folder: Path
+    backbone: str
+    backbone_sha256: str
+    layers: tuple[int, ...]
+
+    @property
+    def home(self) -> Path:
+        parts = (self.backbone_sha256, PRM_TEMPLATE_VERSION, SPLITTER_VERSION, self.layers)
+        return self.folder / f"{self.backbone}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+    def path(self, problem: Problem) -> Path:
+        """A problem's file; its name holds a digest of the text that the backbone reads."""
+        text = hashlib.sha256(prm_input(problem).text.encode()).hexdigest()[:12]
+        return self.home / f"{problem.id.replace('/', '_')}-{text}.npz"
+
+    def read(self, problem: Problem) -> dict[str, Features]:
+        """Program key -> features (steps, layers, hidden); empty when nothing is cached."""
+        path = self.path(problem)
+        if not path.exists():
+            return {}
+        with np.load(path) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+
+    def write(self, problem: Problem, features: dict[str, Features]) -> None:
+        path = self.path(problem)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.tmp")
+        with scratch.open("wb") as file:
+            np.savez(file, **features)  # type: ignore[arg-type]
+        scratch.replace(path)
+
+
+def open_cache(folder: Path, backbone: str, layers: Sequence[int]) -> Cache:
+    from dreamprm_cli.prm.source import locate_backbone
+
+    return Cache(folder, backbone, locate_backbone(backbone).sha256, tuple(layers))
+
+
+def extract(items: Sequence[Item], cache: Cache, minutes: float | None = None) -> bool:
+    """Encode every program that the cache lacks. False when `minutes` were up before the end."""
+    by_problem: dict[Path, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.steps:
+            by_problem[cache.path(item.problem)].append(item)
+    started = time.monotonic()
+    scorer: Any = None
+    tokens = 0
+    for number, group in enumerate(by_problem.values(), 1):
+        problem = group[0].problem
+        known = cache.read(problem)
+        missing = list({item.key: item for item in group if item.key not in known}.values())
+        if not missing:
+            continue
+        if minutes is not None and time.monotonic() - started > minutes * 60:
+            return False
+        if scorer is None:
+            scorer = open_scorer(cache)
+        session = scorer.start(problem)
+        flat = [(index, step) for index, item in enumerate(missing) for step in item.steps]
+        states = session.append_features(flat).reshape(len(flat), len(cache.layers), -1)
+        at = 0
+        for item in missing:
+            known[item.key] = states[at : at + len(item.steps)].astype(np.float16)
+            at += len(item.steps)
+        cache.write(problem, known)
+        tokens += session.encoded_tokens
+        rate = tokens / (time.monotonic() - started)
+        print(f"{number}/{len(by_problem)} {problem.id}: {rate:.0f} tok/s", file=sys.stderr, flush=True)
+    return True
+
+
+def open_scorer(cache: Cache) -> Any:
+    """The live scorer without a head: training reads what scoring reads."""
+    from dreamprm_cli.prm.backbone import load_backbone
+    from dreamprm_cli.prm.scorer import PackedScorer
+    from dreamprm_cli.prm.source import locate_backbone
+
+    backbone = load_backbone(locate_backbone(cache.backbone), depth=max(cache.layers))
+    return PackedScorer(backbone, layers=cache.layers)

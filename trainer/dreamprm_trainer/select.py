@@ -1,0 +1,141 @@
+"""Which settings and which sources are worth having, measured on validation problems of several sources."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from dreamprm_cli.aggregate import aggregate
+from dreamprm_cli.prm.head import Head
+from dreamprm_trainer.evaluate import Pool, baseline_scores, within_aucs
+from dreamprm_trainer.fit import Settings, Steps, fit
+from dreamprm_trainer.recipe import Grid, Recipe
+from dreamprm_trainer.tables import Floats, Table, subset
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Training programs (each text of a problem once) and, by source, the programs to judge on (as drawn)."""
+
+    train: Table
+    held_out: Mapping[str, Table]
+
+
+def weights_of(table: Table, by_source: Mapping[str, float]) -> Floats:
+    return np.array([by_source.get(item.source, 1.0) for item in table.items], np.float32)
+
+
+def rewards(head: Head, table: Table, layers: Sequence[int], cached: Sequence[int]) -> list[list[float]]:
+    """Step rewards of each program's scored steps."""
+    flat = head.rewards(table.features(layers, cached))
+    result: list[list[float]] = [[] for _ in table.items]
+    for program, reward in zip(table.program.tolist(), flat.tolist(), strict=True):
+        result[program].append(reward)
+    return result
+
+
+def pools(table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool) -> list[Pool]:
+    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines."""
+    members: dict[str, list[int]] = {}
+    for index, item in enumerate(table.items):
+        members.setdefault(item.problem.id, []).append(index)
+    made = []
+    for problem, indices in members.items():
+        scores: dict[str, list[float]] = {}
+        for number, how in enumerate(aggregations):
+            scores["prm" if number == 0 else f"prm, {how}"] = [aggregate(steps[index], how) for index in indices]
+        if baselines:
+            for index in indices:
+                for name, value in baseline_scores(table.items[index]).items():
+                    scores.setdefault(name, []).append(value)
+        passed = tuple(table.items[index].passed for index in indices)
+        made.append(Pool(problem, passed, {name: tuple(values) for name, values in scores.items()}))
+    return made
+
+
+def within(head: Head, table: Table, settings: Settings, recipe: Recipe) -> float:
+    """Mean AUC within problems; NaN where no problem has both outcomes."""
+    steps = rewards(head, table, settings.layers, recipe.layers)
+    values = within_aucs(pools(table, steps, [recipe.aggregation], baselines=False), "prm")
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def resampled(table: Table, seed: int) -> Table:
+    """The table with its problems drawn anew with replacement; seed 0 is the table itself."""
+    if seed == 0:
+        return table
+    numbers = table.problem
+    members = [np.flatnonzero(numbers == number) for number in range(int(numbers.max()) + 1)]
+    drawn = np.random.default_rng(seed).integers(0, len(members), len(members))
+    return subset(table, [int(index) for number in drawn for index in members[number]])
+
+
+def settings_of(grid: Grid) -> Iterator[Settings]:
+    for layers, l2, steps, pairwise in itertools.product(grid.layers, grid.l2, grid.steps, grid.pairwise):
+        yield Settings(layers, l2, cast(Steps, steps), pairwise)
+
+
+def search(split: Split, recipe: Recipe) -> list[dict[str, Any]]:
+    """AUC within validation problems of each setting, by source: mean and sd over refits on resampled problems.
+
+    Best first, by the mean over sources.
+    """
+    found: dict[Settings, list[dict[str, float]]] = {}
+    for seed in range(recipe.grid.seeds):
+        drawn = resampled(split.train, seed)
+        weights = weights_of(drawn, recipe.weights)
+        for settings in settings_of(recipe.grid):
+            head = fit(drawn, settings, recipe.layers, weights)
+            row = {name: within(head, table, settings, recipe) for name, table in split.held_out.items()}
+            found.setdefault(settings, []).append(row)
+        print(f"search: draw {seed + 1} of {recipe.grid.seeds}", file=sys.stderr, flush=True)
+    rows = []
+    for settings, draws in found.items():
+        by_source = {name: [row[name] for row in draws] for name in split.held_out}
+        overall = [float(np.nanmean(list(row.values()))) for row in draws]
+        rows.append(
+            {
+                "settings": {
+                    "layers": list(settings.layers),
+                    "l2": settings.l2,
+                    "steps": settings.steps,
+                    "pairwise": settings.pairwise,
+                },
+                "auc_within": float(np.mean(overall)),
+                "sd": float(np.std(overall)),
+                "by_source": {name: float(np.mean(values)) for name, values in by_source.items()},
+            }
+        )
+    return sorted(rows, key=lambda row: -float(row["auc_within"]))
+
+
+def ablations(split: Split, recipe: Recipe, others: Table | None = None) -> dict[str, dict[str, Any]]:
+    """AUC within validation problems when each training source is left out, alone, or added (`others`)."""
+    sources = list(dict.fromkeys(item.source for item in split.train.items))
+    trials: dict[str, Table] = {"all": split.train}
+    for source in sources:
+        named = [index for index, item in enumerate(split.train.items) if item.source == source]
+        rest = [index for index, item in enumerate(split.train.items) if item.source != source]
+        trials[f"only {source}"] = subset(split.train, named)
+        if rest:
+            trials[f"without {source}"] = subset(split.train, rest)
+    result = {}
+    for name, table in trials.items():
+        draws = []
+        for seed in range(recipe.grid.seeds):
+            drawn = resampled(table, seed)
+            head = fit(drawn, recipe.settings, recipe.layers, weights_of(drawn, recipe.weights))
+            draws.append({key: within(head, held, recipe.settings, recipe) for key, held in split.held_out.items()})
+        overall = [float(np.nanmean(list(row.values()))) for row in draws]
+        result[name] = {
+            "programs": len(table.items),
+            "auc_within": float(np.mean(overall)),
+            "sd": float(np.std(overall)),
+            "by_source": {key: float(np.mean([row[key] for row in draws])) for key in split.held_out},
+        }
+    return result
