@@ -46,7 +46,9 @@ class Source:
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Source:
         """From a TOML table. Raises ConfigError for unknown or missing keys."""
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
         try:
             return cls(**values)
         except TypeError as error:

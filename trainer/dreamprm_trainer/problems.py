@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import ProblemError
+from dreamprm_cli.problem.rows import problem_of_row
 from dreamprm_cli.types import Problem
 
 Row = dict[str, Any]
@@ -52,14 +53,5 @@ def with_splits(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
 
 
 def problem_of(row: Row) -> Problem:
-    """The problem of a row: EvalPlus and HumanEval rows are asked with their `prompt`, others with `statement`."""
-    try:
-        return Problem(
-            id=row["task_id"],
-            statement=row["prompt"] if "prompt" in row else row["statement"],
-            starter_code=row.get("starter_code") or "",
-            entry_point=row.get("entry_point"),
-            title=row.get("title") or "",
-        )
-    except KeyError as error:
-        raise ProblemError(f"{row.get('task_id', 'a problem row')}: no field {error}") from None
+    """The problem of a row, read as `dreamprm solve FILE#TASK` reads it. Raises ProblemError."""
+    return problem_of_row(row, str(row.get("task_id", "a problem row")))
