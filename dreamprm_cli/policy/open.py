@@ -12,6 +12,7 @@ from dreamprm_cli.models import REGISTRY, Report, ensure
 from dreamprm_cli.policy import Policy
 
 Kind = Literal["gguf", "hf", "vllm", "openai", "registry"]
+_KINDS: dict[str, Kind] = {"gguf": "gguf", "hf": "hf", "vllm": "vllm", "openai": "openai"}
 _FORMS = "gguf:PATH, hf:ORG/NAME, openai:NAME"
 
 
@@ -28,14 +29,15 @@ def resolve_policy_spec(spec: str) -> PolicySpec:
 
     Raises ConfigError for an unknown one, with the nearest name and all there are.
     """
-    kind, colon, target = spec.partition(":")
     if spec in REGISTRY:
         return PolicySpec("registry", spec)
-    if colon and kind in ("gguf", "hf", "vllm", "openai"):
-        if not target.strip():
-            raise ConfigError(f"policy {spec!r} names no model", f"write {_FORMS}, or one of {', '.join(REGISTRY)}")
-        return PolicySpec(kind, target)  # type: ignore[arg-type]
-    raise ConfigError(f"unknown policy {spec!r}", _hint(spec))
+    prefix, colon, target = spec.partition(":")
+    kind = _KINDS.get(prefix)
+    if kind is None or not colon:
+        raise ConfigError(f"unknown policy {spec!r}", _hint(spec))
+    if not target.strip():
+        raise ConfigError(f"policy {spec!r} names no model", f"write {_FORMS}, or one of {', '.join(REGISTRY)}")
+    return PolicySpec(kind, target)
 
 
 def open_policy(
