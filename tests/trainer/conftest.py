@@ -1,0 +1,57 @@
+"""Programs and features made in the test: no model, no file."""
+
+import numpy as np
+import pytest
+from dreamprm_trainer.data import Item
+from dreamprm_trainer.tables import Table
+
+from dreamprm_cli.steps import split
+from dreamprm_cli.types import Problem
+
+CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
+
+
+def _item(problem="P/0", sample=0, passed=True, code=CODE, source="own", own_split="train", **more):
+    steps = tuple(split(code))
+    return Item(
+        source=source,
+        split=own_split,
+        problem=Problem(problem, "Do it.", entry_point="second"),
+        model="m",
+        sample=sample,
+        code=code,
+        steps=steps,
+        passed=passed,
+        truth=more.pop("truth", (None,) * len(steps)),
+        **more,
+    )
+
+
+@pytest.fixture
+def make_item():
+    return _item
+
+
+@pytest.fixture
+def planted():
+    """(table, direction): 60 problems x 6 programs x 2 steps; passing follows a direction in the middle layer.
+
+    Problems differ by offsets much larger than the signal, as they do in real states.
+    """
+    rng = np.random.default_rng(0)
+    hidden = 16
+    direction = rng.normal(size=hidden)
+    direction /= np.linalg.norm(direction)
+    items, states = [], []
+    for problem in range(60):
+        offset = rng.normal(size=hidden) * 2
+        for sample in range(6):
+            noise = rng.normal(size=(2, 3, hidden))
+            signal = rng.normal()
+            noise[:, 1] += 3 * signal * direction + offset
+            items.append(_item(f"P/{problem}", sample, bool(signal + 0.1 * rng.normal() > 0)))
+            states.append(noise)
+    stacked = np.concatenate(states).astype(np.float16)
+    program = np.repeat(np.arange(len(items)), 2)
+    target = np.array([float(items[index].passed) for index in program], dtype=np.float32)
+    return Table(tuple(items), stacked, program, target), direction

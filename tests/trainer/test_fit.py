@@ -1,0 +1,97 @@
+"""The head finds a planted direction, is the same every time, and keeps its rewards when the features are scaled."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from dreamprm_trainer.evaluate import within_aucs
+from dreamprm_trainer.fit import Settings, calibrate, fit
+from dreamprm_trainer.select import pools, resampled, rewards
+from dreamprm_trainer.tables import merge, subset
+
+CACHED = (4, 8, 12)
+
+
+def _within(head, table, layers=(8,)):
+    steps = rewards(head, table, layers, CACHED)
+    return within_aucs(pools(table, steps, ["mean"], baselines=False), "prm").mean()
+
+
+@pytest.mark.parametrize("steps", ["all", "last", "mean"])
+@pytest.mark.parametrize("pairwise", [0.0, 0.5, 1.0])
+def test_the_planted_direction_is_found(planted, steps, pairwise):
+    table, direction = planted
+    train = subset(table, range(240))
+    test = subset(table, range(240, 360))
+    head = fit(train, Settings((8,), 0.03, steps, pairwise), CACHED)
+    weight = head.weight / np.linalg.norm(head.weight)
+    assert weight @ direction > 0.8
+    assert _within(head, test) > 0.9
+    blind = fit(train, Settings((4,), 0.03, steps, pairwise), CACHED)
+    assert 0.35 < _within(blind, test, (4,)) < 0.65
+
+
+def test_several_layers_are_read_side_by_side(planted):
+    table, _ = planted
+    head = fit(table, Settings((12, 8), 0.03), CACHED)
+    assert head.weight.shape == (32,)
+    assert np.linalg.norm(head.weight[16:]) > 1.4 * np.linalg.norm(head.weight[:16])
+    flat = np.concatenate([table.states[:, 2], table.states[:, 1]], axis=1).astype(np.float32)
+    assert rewards(head, table, (12, 8), CACHED)[0] == pytest.approx(head.rewards(flat)[:2])
+
+
+def test_the_same_data_and_settings_give_the_same_head(planted):
+    table, _ = planted
+    one, two = (fit(table, Settings((8,), 0.1, "all", 0.5), CACHED) for _ in range(2))
+    assert np.array_equal(one.weight, two.weight)
+    assert one.bias == two.bias
+
+
+def test_the_standardisation_is_folded_in(planted):
+    """Features in other units change weights and bias, not rewards."""
+    table, _ = planted
+    other = replace(table, states=(table.states.astype(np.float32) * 4 - 8).astype(np.float16))
+    settings = Settings((8,), 0.1)
+    first = np.concatenate(rewards(fit(table, settings, CACHED), table, (8,), CACHED))
+    second = np.concatenate(rewards(fit(other, settings, CACHED), other, (8,), CACHED))
+    assert np.abs(first - second).max() < 0.02
+
+
+def test_programs_without_weight_do_not_count(planted):
+    table, _ = planted
+    half = subset(table, range(180))
+    weights = np.repeat([1.0, 0.0], 180).astype(np.float32)
+    one = fit(half, Settings((8,), 0.1), CACHED)
+    # Zero weight removes a program from the loss; it still takes part in the standardisation of the features.
+    two = fit(table, Settings((8,), 0.1), CACHED, weights)
+    cosine = one.weight @ two.weight / np.linalg.norm(one.weight) / np.linalg.norm(two.weight)
+    assert cosine > 0.98
+
+
+def test_calibration_makes_rewards_pass_rates_and_keeps_the_order(planted):
+    table, _ = planted
+    sharp = fit(table, Settings((8,), 0.03), CACHED)
+    wild = replace(sharp, weight=sharp.weight * 5, bias=sharp.bias * 5 + 4)
+    calm = calibrate(wild, table, CACHED, (8,))
+    before, after = (np.concatenate(rewards(h, table, (8,), CACHED)) for h in (wild, calm))
+    assert np.mean((after - table.target) ** 2) < np.mean((before - table.target) ** 2)
+    assert abs(after.mean() - table.target.mean()) < 0.02
+    assert _within(calm, table) == pytest.approx(_within(wild, table), abs=0.02)
+
+
+def test_a_resampled_table_holds_whole_problems(planted):
+    table, _ = planted
+    assert resampled(table, 0) is table
+    drawn = resampled(table, 1)
+    assert len(drawn.items) == len(table.items)
+    assert drawn.states.shape == table.states.shape
+    assert len({item.problem.id for item in drawn.items}) < 60
+    first = drawn.items[0]
+    original = table.items.index(first)
+    assert np.array_equal(drawn.states[:2], table.states[2 * original : 2 * original + 2])
+    again = merge([subset(table, range(10)), subset(table, range(10, 360))])
+    assert np.array_equal(again.program, table.program)
+    assert np.array_equal(again.states, table.states)
