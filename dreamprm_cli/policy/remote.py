@@ -105,14 +105,16 @@ class RemotePolicy:
 
         def serve() -> None:
             try:
-                loop.run_until_complete(work)
+                with contextlib.closing(loop):
+                    try:
+                        loop.run_until_complete(work)
+                    finally:
+                        loop.run_until_complete(loop.shutdown_asyncgens())
             except asyncio.CancelledError:
                 pass
             except BaseException as error:  # nothing may die unseen on this thread
                 arrived.put(error)
             finally:
-                loop.run_until_complete(loop.shutdown_asyncgens())
-                loop.close()
                 arrived.put(None)
 
         thread = threading.Thread(target=serve, name=self.name, daemon=True)
@@ -264,14 +266,14 @@ class RemotePolicy:
         return {name: value for name, value in options.items() if name not in refused}
 
     def _hand_out(self, call: _Call, answer: _Answer, chunk: Any) -> None:
-        text, tokens, logprob, answer_finish = _piece(chunk)
+        text, tokens, logprob, finish_reason = _piece(chunk)
         if text or tokens:
             answer.emitted = True
             answer.tokens += tokens
             self._output_tokens += tokens
             call.emit(Delta(answer.index, text, logprob, tokens))
-        if answer_finish is not None:
-            answer.complete, answer.finish_reason = True, answer_finish
+        if finish_reason is not None:
+            answer.complete, answer.finish_reason = True, finish_reason
         call.served |= answer.emitted or answer.complete
 
     def _judge(self, error: BaseException, answer: _Answer) -> _Failure:
@@ -294,20 +296,23 @@ class RemotePolicy:
         retry_after_s = parse_retry_after(error.response.headers)
         no_credit = error.code == "insufficient_quota"
         patient = retry_after_s is None or retry_after_s <= _MAX_RETRY_AFTER_S
-        hints = {
-            401: "set OPENAI_API_KEY to a valid key"
-            if self._key != _NO_KEY
-            else "this server needs a key: set OPENAI_API_KEY",
-            403: f"may this key use {self._model}?",
-            404: f"is {self._model} the right name, and does the URL end where it should (often /v1)?",
-            429: "the account has no credit left" if no_credit else "try later, or fewer requests at once",
-        }
+        if status == 401:
+            hint = "this server needs a key: set OPENAI_API_KEY"
+            if self._key != _NO_KEY:
+                hint = "set OPENAI_API_KEY to a valid key"
+        elif status == 403:
+            hint = f"may this key use {self._model}?"
+        elif status == 404:
+            hint = f"is {self._model} the right name, and does the URL end where it should (often /v1)?"
+        elif status == 429:
+            hint = "the account has no credit left" if no_credit else "try later, or fewer requests at once"
+        elif status >= 500:
+            hint = "the server had a problem: try later"
+        else:
+            hint = "the request is not to this server's liking: see its own words"
         return _Failure(
             f"{status} {_server_message(error)}",
-            hints.get(
-                status,
-                "the server had a problem: try later" if status >= 500 else "does this server know all of the request?",
-            ),
+            hint,
             retry=(status in (408, 409, 429) or status >= 500) and patient and not no_credit,
             retry_after_s=retry_after_s,
             fatal=status in (401, 403, 404),
@@ -355,7 +360,7 @@ class _Failure:
 
 
 def _broken_stream() -> tuple[type[BaseException], ...]:
-    """All that a server can do wrong. Broken JSON and UTF-8 are ValueErrors; openai < 2 lets httpx's errors through."""
+    """All that a server can do wrong. Broken JSON and UTF-8 are ValueErrors; older clients let httpx's own through."""
     import openai
 
     errors = (openai.OpenAIError, OSError, ValueError)
@@ -371,7 +376,7 @@ def _check_url(url: str) -> tuple[str, str, bool]:
     except ValueError:
         host, port = "", None
     if not host or parts.scheme not in ("http", "https"):
-        raise PolicyError("OPENAI_BASE_URL is no URL of a server", "it looks like http://localhost:8000/v1")
+        raise PolicyError("the base URL is no URL of a server", "OPENAI_BASE_URL looks like http://localhost:8000/v1")
     local = host == "localhost"
     with contextlib.suppress(ValueError):
         local = local or ipaddress.ip_address(host).is_loopback
@@ -436,7 +441,8 @@ def _piece(chunk: Any) -> tuple[str, int, float, FinishReason | None]:
             text = getattr(choice.delta, "content", None) or ""
             scored = getattr(getattr(choice, "logprobs", None), "content", None) or ()
             tokens = len(scored) or bool(text)
-            logprob = math.fsum(token.logprob for token in scored) if scored else math.nan
+            logprobs = [token.logprob for token in scored]
+            logprob = math.nan if None in logprobs or not logprobs else math.fsum(logprobs)
             finish = getattr(choice, "finish_reason", None)
         # Halves of a surrogate pair, which JSON can hold, would break every file they are written to.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -82,7 +82,9 @@ class Exchange(BaseHTTPRequestHandler):
     def event(self, **fields: Any) -> None:
         self.raw(f"data: {json.dumps({'id': 'x', 'object': 'chat.completion.chunk', 'model': 'm', **fields})}")
 
-    def text(self, text: str, finish: str | None = None, index: int = 0, logprobs: list[float] | None = None) -> None:
+    def text(
+        self, text: str, finish: str | None = None, index: int = 0, logprobs: list[float | None] | None = None
+    ) -> None:
         choice: dict[str, Any] = {"index": index, "delta": {"content": text}, "finish_reason": finish}
         if logprobs is not None:
             choice["logprobs"] = {"content": [{"token": "t", "logprob": value} for value in logprobs]}
@@ -227,13 +229,13 @@ def test_logprobs_are_summed_over_the_tokens_of_a_piece(serve: Serve) -> None:
         exchange.text("", logprobs=[])
         exchange.text("a b", logprobs=[-0.5, -0.25])
         exchange.text("", logprobs=[-1.0])  # the first bytes of a character
-        exchange.text("é", logprobs=[-2.0])
+        exchange.text("é", logprobs=[0.0])
+        exchange.text("?", logprobs=[None])
         exchange.end()
 
     deltas = list(serve(script).policy().stream(PROMPT, [0], SAMPLING))
-    assert [(d.text, d.tokens, d.logprob) for d in deltas] == [
-        ("a b", 2, -0.75), ("", 1, -1.0), ("é", 1, -2.0), ("", 0, 0.0)
-    ]  # fmt: skip
+    assert [(d.text, d.tokens) for d in deltas] == [("a b", 2), ("", 1), ("é", 1), ("?", 1), ("", 0)]
+    assert [d.logprob for d in deltas] == pytest.approx([-0.75, -1.0, 0.0, math.nan, 0.0], nan_ok=True)
 
 
 def test_logprobs_not_given_are_unknown(serve: Serve) -> None:
