@@ -3,7 +3,7 @@
     Merge intervals                                        qwen2.5-coder-1.5b · PRM qwen2.5-coder-0.5b
     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸───────────────────────────────────────────────────────
      0  ▇ .84   ▇ read_intervals .91  ▆ merge_intervals .78  ▇ main .83
-     1  ▄ .49   ▇ read_intervals .88  ▂ merge .21            > total_length      for left, right in
+     1  ▄ .49   ▇ read_intervals .88  ▂ merge .21            ▸ total_length      for left, right in
      2  waiting
     ⠹ 0:17  142 tok/s  2,310 tokens  3 of 8 done                                      low ▁▂▃▄▅▆▇█ high
 
@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -79,8 +80,11 @@ class Columns:
         start = 2 + index + 1 + 7 + 1 + verdict
         wanted = [_CELL] * max((len(c.cells) + (c.status == "writing") for c in rows), default=0)
         for candidate in rows:
-            for place, step in enumerate(candidate.cells):
-                wanted[place] = min(_CELL_MAX, max(wanted[place], _CHROME + cell_len(label(step_name(step)))))
+            names = [step_name(step) for step in candidate.cells]
+            if candidate.status == "writing":
+                names.append(writing(candidate)[0])  # its cell is to come: better make room now than jump later
+            for place, name in enumerate(names):
+                wanted[place] = min(_CELL_MAX, max(wanted[place], _CHROME + cell_len(label(name))))
         room = width - start + 1
         places = min(len(wanted), room // (_CELL + 1))
         widths = _share(wanted[:places], room - places)
@@ -173,6 +177,8 @@ class Grid:
         reward = self.state.reward_of(candidate)
         if candidate.status == "waiting":
             line.add("waiting", DIM)
+        elif self.state.prm is None and not math.isnan(candidate.mean_logprob):
+            line.add(f"{candidate.mean_logprob:7.2f}", DIM)  # what ranks the programs when there is no PRM
         elif not heat.known(reward):
             line.add("       ")
         elif candidate.reward is None:  # provisional
@@ -198,7 +204,9 @@ class Grid:
             for step in hidden[: max(0, line.room - 8 if writes else line.room)]:
                 line.add(heat.glyph(step.reward, ascii=self.ascii), heat.ink(step.reward, colors))
             line.add(" ")
-        if writes:
+        if writes and self.state.over:
+            line.add("not finished", DIM)
+        elif writes:
             self._writing(line, candidate)
         elif candidate.finish_reason in ("length", "error"):
             if len(shown) == len(columns.starts):
@@ -216,13 +224,14 @@ class Grid:
 
     def _writing(self, line: Line, candidate: CandidateView) -> None:
         name, tail = writing(candidate)
-        line.add("> " if self.ascii else "\u203a ", DIM)
+        line.add("> " if self.ascii else "▸ ", DIM)
         if name:
             line.add(name[:40], WRITING).add("  ")
-        if tail and line.room >= 8:
-            tail_room = line.room - 1
-            while cell_len(tail) > tail_room:
-                tail = tail[max(1, (cell_len(tail) - tail_room) // 2) :]
+        room = line.room - 1
+        if tail and room >= 8:
+            tail = label(tail[-room:], ascii=self.ascii)
+            while cell_len(tail) > room:
+                tail = tail[1:]
             line.add(tail, DIM)
 
     def _notices(self, colors: str | None) -> list[Line]:

@@ -110,8 +110,11 @@ class LiveView:
             self.console.print(render_report(self.state, self.console.width), highlight=False)
 
     def _run(self) -> None:
-        while not self._stop.wait(1 / FRAMES_PER_S):
+        cost = 0.0
+        while not self._stop.wait(max(1 / FRAMES_PER_S, 10 * cost)):  # a tenth of one core at most, however many rows
+            begin = time.thread_time()
             self._frame()
+            cost = time.thread_time() - begin
 
     def _size(self) -> tuple[int, int]:
         return self.console.size.width, self.console.size.height

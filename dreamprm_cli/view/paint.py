@@ -20,7 +20,7 @@ from rich.style import Style
 
 _BEGIN, _END = "\x1b[?2026h\x1b[?25l", "\x1b[?2026l"
 _SHOW_CURSOR = "\x1b[?25h"
-_CLEAR_RIGHT, _CLEAR_BELOW = "\x1b[K", "\x1b[J"
+_CLEAR_RIGHT, _CLEAR_LINE = "\x1b[K", "\x1b[2K"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Painter:
         """Show `rows` (each at most `size[0]` cells, fewer than `size[1]` of them) in place of those shown before."""
         with self._lock:
             if anew or size != self._size or not self._rows:
-                text = self._top(size) + _CLEAR_BELOW + "\r\n".join(row.text for row in rows)
+                text = self._wipe(size) + "\r\n".join(row.text for row in rows)
             elif list(rows) == self._rows:
                 return
             else:
@@ -57,13 +57,13 @@ class Painter:
         with self._lock:
             block = "\r\n".join(row.text for row in self._rows)
             body = text.rstrip("\n").replace("\n", "\r\n")
-            self._write(f"{self._top(size)}{_CLEAR_BELOW}{body}\r\n{block}")
+            self._write(f"{self._wipe(size)}{body}\r\n{block}")
             self._size = size
 
     def erase(self, size: tuple[int, int]) -> None:
         """Remove the block; the cursor stands where it began."""
         with self._lock:
-            self._write(self._top(size) + _CLEAR_BELOW)
+            self._write(self._wipe(size))
             self._rows = []
 
     def close(self) -> None:
@@ -73,11 +73,17 @@ class Painter:
             self._out.flush()
             self._rows = []
 
-    def _top(self, size: tuple[int, int]) -> str:
-        """Move from the block's end to its beginning, given how a terminal of this width has wrapped its rows."""
+    def _wipe(self, size: tuple[int, int]) -> str:
+        """Clear the block from its end to its beginning, given how a terminal of this width has wrapped its rows.
+
+        The cursor rests at the start of the last row, wrapped or not (terminals differ in where a resize moves a
+        cursor at the end). Line by line: clearing all below from the top left corner makes some terminals save the
+        screen to their history.
+        """
         width, height = size
-        lines = sum(max(1, -(-row.cells // max(1, width))) for row in self._rows)
-        return _up(min(lines, height) - 1)
+        wraps = [max(1, -(-row.cells // max(1, width))) for row in self._rows] or [1]
+        lines = min(sum(wraps), height)
+        return _down(wraps[-1] - 1) + "\r" + _CLEAR_LINE + ("\x1b[A" + _CLEAR_LINE) * (lines - 1)
 
     def _changes(self, rows: Sequence[Row], width: int) -> str:
         old = self._rows
@@ -95,12 +101,16 @@ class Painter:
         return "".join(parts)
 
     def _write(self, text: str) -> None:
-        self._out.write(_BEGIN + text + _END)
+        self._out.write(f"{_BEGIN}{text}\r{_END}")
         self._out.flush()
 
 
 def _up(lines: int) -> str:
     return f"\r\x1b[{lines}A" if lines > 0 else "\r"
+
+
+def _down(lines: int) -> str:
+    return f"\x1b[{lines}B" if lines > 0 else ""
 
 
 def encode(lines: Sequence[Sequence[Segment]], colors: ColorSystem | None, *, no_color: bool) -> list[Row]:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pygments.token import Comment, Keyword, Name, Number, Operator, String  # type: ignore[import-untyped]
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
@@ -19,10 +21,12 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 
 from dreamprm_cli.types import Step
 from dreamprm_cli.view import heat
-from dreamprm_cli.view.grid import BOLD, DIM, Grid, add_verdict, clock, header, step_name
+from dreamprm_cli.view.grid import BOLD, DIM, Grid, clock, header
 from dreamprm_cli.view.line import Line, draw
 from dreamprm_cli.view.state import CandidateView, StepView, ViewState
-from dreamprm_cli.view.text import clean
+from dreamprm_cli.view.text import clean, label
+
+Piece = tuple[str, Style | None]
 
 _ROWS = 10  # of the ranking
 _NOTICES = 5
@@ -56,12 +60,13 @@ def render_program(
     reward: float | None = None,
     language: str = "python",
     width: int,
+    aggregation: str = "",
     adherence: Mapping[str, Any] | None = None,
     ascii: bool = False,
 ) -> RenderableType:
     """A program with its heat: `rewards` runs along `steps` (NaN where not scored), `reward` is of the whole."""
     views = tuple(StepView(step, r) for step, r in zip(steps, rewards, strict=True))
-    return Program(views, reward, language, width, adherence or {}, ascii)
+    return Program(views, reward, language, width, aggregation, adherence or {}, ascii)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Program:
     reward: float | None
     language: str
     width: int
+    aggregation: str
     adherence: Mapping[str, Any]
     ascii: bool = False
 
@@ -81,7 +87,7 @@ class Program:
         yield from draw(code_lines(console, code, self.steps, self.language, self.width, ascii))
         account = Account(self.width, colors, ascii)
         if self.reward is not None:
-            account.reward(self.reward, self.steps, "")
+            account.reward(self.reward, self.steps, self.aggregation)
         account.least(self.steps)
         account.form(self.adherence)
         yield from draw([Line(0), *account.lines])
@@ -125,33 +131,30 @@ class Report:
         state, winner = self.state, self.winner
         account = Account(self.width, colors, self.ascii)
         if winner is not None:
-            line = account.add("chosen", f"program {winner.index}", BOLD)
-            line.add(f" of {len(state.candidates)}", DIM)
+            pieces: list[Piece] = [(f"program {winner.index}", BOLD), (f" of {len(state.candidates)}", DIM)]
             if winner.finish_reason == "length":
-                line.add("  cut off at the token limit", heat.bad(colors))
+                pieces.append(("  cut off at the token limit", heat.bad(colors)))
+            account.say("chosen", *pieces)
             if winner.reward is not None:
-                account.reward(winner.reward, winner.steps, state.aggregation if state.prm else "")
+                account.reward(winner.reward, winner.steps, state.aggregation)
             account.least(winner.steps)
             account.verdict(winner)
             account.form(winner.adherence)
         else:
-            account.add("chosen", "none: no program was finished", heat.bad(colors))
+            account.say("chosen", ("none: no program was finished", heat.bad(colors)))
         account.usage(state)
         for notice in state.notices[-_NOTICES:]:
-            account.add("note", notice)
+            account.say("note", (notice, None))
         if state.out:
-            account.add("saved", state.out, BOLD)
+            account.say("saved", (state.out, BOLD))
         if state.interrupted:
-            done = state.count("finished", "error")
-            line = account.add(
-                "stopped", f"{done} of {len(state.candidates)} programs are finished and kept; go on with "
-            )
-            line.add(f"dreamprm resume {state.run}", BOLD)
+            done = f"{state.count('finished', 'error')} of {len(state.candidates)} programs are finished and kept"
+            account.say("stopped", (f"{done}; go on with ", None), (f"dreamprm resume {state.run}", BOLD))
         return account.lines
 
 
 class Account:
-    """Lines of a key and what there is to say about it."""
+    """Lines of a key and what there is to say about it; what is too long goes on below, so nothing is cut off."""
 
     def __init__(self, width: int, colors: str | None, ascii: bool) -> None:
         self.lines: list[Line] = []
@@ -159,63 +162,74 @@ class Account:
         self._colors = colors
         self._ascii = ascii
 
-    def add(self, key: str, text: str, style: Style | None = None) -> Line:
-        """A new line, to which more may be added."""
-        line = Line(self._width, ascii=self._ascii).add(f"{key:<{_KEY}}", DIM).add(text, style)
-        self.lines.append(line)
-        return line
+    def say(self, key: str, *pieces: Piece) -> None:
+        """One key, and styled pieces that are broken between words."""
+        line = self._begin(key)
+        for text, style in pieces:
+            for word in re.findall(r"\s+|\S+", label(text, ascii=self._ascii)):
+                if cell_len(word) > line.room and line.used > _KEY:
+                    line = self._begin("")
+                    if word.isspace():
+                        continue
+                chunks = chop_cells(word, max(2, line.room)) if cell_len(word) > line.room else [word]
+                for number, chunk in enumerate(chunks):
+                    line = self._begin("") if number else line
+                    line.add(chunk, style)
+
+    def _begin(self, key: str) -> Line:
+        self.lines.append(Line(max(self._width, _KEY + 2), ascii=self._ascii).add(f"{key:<{_KEY}}", DIM))
+        return self.lines[-1]
+
+    def _heat(self, reward: float) -> list[Piece]:
+        mark = heat.glyph(reward, ascii=self._ascii)
+        return [(mark, heat.ink(reward, self._colors)), (f" {heat.number(reward)}", BOLD)]
 
     def reward(self, reward: float, steps: Sequence[StepView], aggregation: str) -> None:
         if math.isnan(reward):
             return
-        line = self.add("reward", "")
-        line.add(f"{heat.glyph(reward, ascii=self._ascii)} ", heat.ink(reward, self._colors))
-        line.add(heat.number(reward), BOLD)
-        scored = sum(heat.known(s.reward) for s in steps)
-        line.add(f"  {aggregation} of {scored} steps" if aggregation else f"  over {scored} steps", DIM)
+        count = sum(heat.known(s.reward) for s in steps)
+        scored = f"{count} step{'' if count == 1 else 's'}"
+        self.say("reward", *self._heat(reward), (f"  {aggregation} of {scored}" if aggregation else f"  {scored}", DIM))
 
     def least(self, steps: Sequence[StepView]) -> None:
         """The step to read first: the one that the PRM trusts least, when there is a choice."""
-        scored = [(s.reward, s) for s in steps if s.reward is not None and not math.isnan(s.reward)]
+        scored = [(s.reward, s.step) for s in steps if s.reward is not None and not math.isnan(s.reward)]
         if len(scored) < 2:
             return
         reward, step = min(scored, key=lambda pair: pair[0])
-        line = self.add("look at", "")
-        line.add(f"{heat.glyph(reward, ascii=self._ascii)} ", heat.ink(reward, self._colors))
-        line.add(f"{heat.number(reward)}  {step_name(step)}")
-        line.add(f"  lines {step.step.first_line}-{step.step.last_line}, trusted least", DIM)
+        place = f"  lines {step.first_line}-{step.last_line}, trusted least"
+        self.say("look at", *self._heat(reward), (f"  {step.name or step.kind}", None), (place, DIM))
 
     def verdict(self, candidate: CandidateView) -> None:
         verdict = candidate.verdict
         if verdict is None:
             return
-        line = self.add("tests", "")
-        add_verdict(line, candidate, self._colors)
-        line.add(f"  {verdict.passed} of {verdict.total} passed in {verdict.seconds:.1f} s", DIM)
+        passed = verdict.status == "PASS"
+        pieces: list[Piece] = [(verdict.status, heat.good(self._colors) if passed else heat.bad(self._colors))]
+        pieces.append((f"  {verdict.passed} of {verdict.total} passed in {verdict.seconds:.1f} s", DIM))
         if verdict.trust == "weak":
-            line.add("  weak isolation", heat.bad(self._colors))
+            pieces.append(("  weak isolation", heat.bad(self._colors)))
+        self.say("tests", *pieces)
 
     def form(self, adherence: Mapping[str, Any]) -> None:
         """Chain-of-Function adherence: the verdict first, then every other fact as it was reported."""
-        if not adherence:
-            return
         facts = [f"{key.replace('_', ' ')} {_fact(value)}" for key, value in adherence.items() if key != "verdict"]
         verdict = str(adherence.get("verdict", ""))
-        line = self.add("form", verdict)
-        line.add(("  " if verdict else "") + ", ".join(facts), DIM)
+        if facts or verdict:
+            self.say("form", (verdict + "  " if verdict else "", None), (", ".join(facts), DIM))
 
     def usage(self, state: ViewState) -> None:
         usage = state.usage
         if usage is None:
             return
-        line = self.add("used", f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens")
-        line.add(" in + out", DIM)
+        pieces: list[Piece] = [(f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens", None), (" in + out", DIM)]
         if state.duration_ms is not None:
-            line.add(f"  {clock(state.duration_ms / 1000)}")
+            pieces.append((f"  {clock(state.duration_ms / 1000)}", None))
         speed = state.speed(state.elapsed)
         if speed is not None:
-            line.add(f"  {speed:,.0f} tok/s")
-        line.add("  cost unknown" if usage.cost_usd is None else f"  ${usage.cost_usd:,.4f}", DIM)
+            pieces.append((f"  {speed:,.0f} tok/s", None))
+        pieces.append(("  cost unknown" if usage.cost_usd is None else f"  ${usage.cost_usd:,.4f}", DIM))
+        self.say("used", *pieces)
 
 
 def code_lines(
@@ -279,4 +293,4 @@ def _owners(steps: Sequence[StepView], source: Sequence[str]) -> dict[int, StepV
 
 
 def _fact(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
