@@ -2,11 +2,12 @@
 
 The prompt goes through the model once, into sequence 0. Its KV is copied to a sequence per slot, every step
 decodes one token of all live candidates in one batch, and a candidate that ends hands its slot to the next.
+The prompt stays until the next call, which decodes only what differs from it.
 
-Reproducible: the same file, machine, thread and slot counts, prompt, indices and sampling give the same text.
-A candidate's random numbers depend on its own seed alone. Its logits depend on its neighbours in the last bits
-only, since matrix kernels round differently for other batch sizes; where two tokens are nearly tied, a run over
-*other* indices may therefore write another program for the same index.
+Reproducible: the same file, machine, library, thread and slot counts, prompt, indices and sampling give the same
+text, whatever was asked before. A candidate's random numbers depend on its own seed alone and every sequence has
+KV of its own. What is left is that matrix kernels round differently for other batch sizes, so where two tokens are
+nearly tied, a call for *other* indices may write another program for the same index.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,18 @@ from dreamprm_cli.prompts import Prompt
 from dreamprm_cli.types import FinishReason, Usage
 
 DEFAULT_SLOTS = 16
-_BATCH = 512  # prompt tokens per decode call
-_CELLS = 256  # the context grows in steps of so many tokens
+# Prompt tokens per decode call. Calls start at multiples of it, and only whole chunks of an earlier prompt are kept:
+# so every chunk is always computed in the same batch, and gives the same bits, be it kept or decoded anew.
+_CHUNK = 128
+_ROUND = 512  # contexts are opened for multiples of so many tokens, so that few prompts need a new one
 _TAIL = 1e-4  # see _Sampler
 
 
 class LlamaCppPolicy:
     """A GGUF model on this machine.
 
-    `slots` candidates are written at once; `context` caps the tokens kept in memory (prompt and all slots),
-    by default as many as the call needs. One stream at a time. Counters, since opening:
+    `slots` candidates are written at once. `context` caps the tokens of a prompt and its completion, by default
+    at what the model was trained for. One stream at a time. Counters, since opening:
     `prompt_tokens_decoded`, `decode_calls` (steps and prompt chunks), `tokens_sampled`.
     """
 
@@ -61,7 +64,9 @@ class LlamaCppPolicy:
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self._vocab_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self._context: Any = None
-        self._shape = (0, 0)  # tokens, sequences of the open context
+        self._shape = (0, 0)  # tokens a sequence, sequences
+        self._prompt: list[int] = []  # what sequence 0 holds
+        self._first_logits: Any = None  # (vocabulary,), after the last token of the prompt
         self._pieces: dict[int, bytes] = {}
         self._streaming = False
         self.prompt_tokens_decoded = 0
@@ -81,7 +86,7 @@ class LlamaCppPolicy:
             )
         return model
 
-    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """See `Policy.stream`. `prompt.prefill` may be any text; the completion goes on from its last character.
 
         `tokens` and `logprob` of the deltas count every sampled token, the stop token or fence included.
@@ -96,46 +101,49 @@ class LlamaCppPolicy:
         live: dict[int, _Live] = {}  # by slot; sequence = slot + 1
         try:
             tokens = self._tokenize(prompt)
+            budget = self._budget(len(tokens), sampling.max_tokens)
             waiting = list(indices)
-            if not waiting:
+            slots = min(self._slots, len(waiting))
+            if not slots:
                 return
-            slots, budget = self._plan(len(tokens), len(waiting), sampling.max_tokens)
-            self._open_context(len(tokens) + slots * budget, slots)
+            self._open_context(len(tokens) + budget, slots + 1)
+            self._decode_prompt(tokens)
             memory = self._lib.llama_get_memory(self._context)
-            first_row = self._decode_prompt(tokens)
             batch = _Batch(self._lib, slots)
-            free = list(range(slots))
             while waiting or live:
-                while waiting and free:
-                    slot, index = free.pop(0), waiting.pop(0)
-                    self._lib.llama_memory_seq_cp(memory, 0, slot + 1, -1, -1)
-                    sampler = _Sampler(self._lib, sampling, candidate_seed(sampling.seed, index))
-                    live[slot] = _Live(index, sampler, FenceStop(prompt.prefill), len(tokens), budget)
-                    yield from self._advance(live[slot], first_row)
-                    self._retire(live, free, memory)
-                if not live:
-                    continue
+                for slot in range(slots):
+                    while waiting and slot not in live:
+                        index = waiting.pop(0)
+                        sampler = _Sampler(self._lib, sampling, candidate_seed(sampling.seed, index))
+                        live[slot] = _Live(index, sampler, FenceStop(prompt.prefill), len(tokens), budget)
+                        self._lib.llama_memory_seq_cp(memory, 0, slot + 1, -1, -1)
+                        yield from self._advance(live[slot], self._first_logits)
+                        self._retire(live, slot)
                 order = sorted(live)
                 for row, slot in enumerate(order):
                     batch.put(row, live[slot].token, live[slot].position, slot + 1)
-                self._decode(batch.upto(len(order)))
-                for row, slot in enumerate(order):
                     live[slot].position += 1
+                if order:
+                    self._decode(batch.upto(len(order)))
+                for row, slot in enumerate(order):
                     yield from self._advance(live[slot], self._logits(row))
-                self._retire(live, free, memory)
+                    self._retire(live, slot)
         finally:
-            for candidate in live.values():
-                candidate.sampler.free()
+            for slot in list(live):
+                live[slot].finish_reason = "error"
+                self._retire(live, slot)
             self._streaming = False
+
+    def forget(self) -> None:
+        """Drop the prompt kept from the last call so that the next call decodes its own afresh."""
+        self._prompt = []
 
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens_decoded, self.tokens_sampled, 0.0)
 
     def close(self) -> None:
         """Free the model. The policy cannot be used afterwards; closing twice does no harm."""
-        if self._context is not None:
-            self._lib.llama_free(self._context)
-            self._context, self._shape = None, (0, 0)
+        self._close_context()
         if self._model is not None:
             self._lib.llama_model_free(self._model)
             self._model = None
@@ -164,60 +172,74 @@ class LlamaCppPolicy:
         if text or candidate.finish_reason:
             yield candidate.flush(text)
 
-    def _retire(self, live: dict[int, _Live], free: list[int], memory: Any) -> None:
-        for slot in [slot for slot, candidate in live.items() if candidate.finish_reason]:
+    def _retire(self, live: dict[int, _Live], slot: int) -> None:
+        """Empty the slot if its candidate has ended."""
+        if live[slot].finish_reason:
             live.pop(slot).sampler.free()
-            self._lib.llama_memory_seq_rm(memory, slot + 1, -1, -1)
-            free.append(slot)
-        free.sort()
+            if self._context is not None:
+                self._lib.llama_memory_seq_rm(self._lib.llama_get_memory(self._context), slot + 1, -1, -1)
 
     # -- the context
 
-    def _plan(self, prompt: int, candidates: int, max_tokens: int) -> tuple[int, int]:
-        """How many slots to use, and how many tokens each candidate may sample, so that the context never overflows."""
+    def _budget(self, prompt: int, max_tokens: int) -> int:
+        """Tokens a candidate may sample, so that no sequence overflows its context."""
         trained: int = self._lib.llama_model_n_ctx_train(self._model)
-        cap = self._context_cap or prompt + self._slots * max_tokens
-        room = cap - prompt
-        if room < 1 or prompt >= trained:
+        context = min(trained, self._context_cap or trained)
+        if prompt >= context:
             raise PolicyError(
-                f"the prompt has {prompt} tokens, the context of {self.name} holds {min(cap, trained)}",
+                f"the prompt has {prompt} tokens, the context of {self.name} holds {context}",
                 "shorten the problem statement",
             )
-        budget = min(max_tokens, trained - prompt, room)
-        return max(1, min(self._slots, candidates, room // budget)), budget
+        return min(max_tokens, context - prompt)
 
-    def _open_context(self, tokens: int, slots: int) -> None:
-        """An empty context for so many tokens; an open one that is large enough is used again."""
-        if self._context is not None and tokens <= self._shape[0] and slots < self._shape[1]:
-            self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), False)
+    def _open_context(self, tokens: int, sequences: int) -> None:
+        """A context for so many sequences of so many tokens; one that is open and large enough stays."""
+        if tokens <= self._shape[0] and sequences <= self._shape[1]:
             return
-        if self._context is not None:
-            self._lib.llama_free(self._context)
+        tokens = max(-(-tokens // _ROUND) * _ROUND, self._shape[0])
+        sequences = max(sequences, self._shape[1])
+        self._close_context()
         params = self._lib.llama_context_default_params()
-        params.n_ctx = -(-max(tokens, self._shape[0]) // _CELLS) * _CELLS
-        params.n_seq_max = max(slots + 1, self._shape[1])
-        params.n_batch = params.n_ubatch = _BATCH
+        params.n_ctx = tokens * sequences
+        params.n_seq_max = sequences
+        params.n_batch = params.n_ubatch = max(_CHUNK, sequences)
         params.n_threads = params.n_threads_batch = self._threads
-        params.kv_unified = True
-        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        # Own KV for each sequence: attention then reads a candidate's tokens only, not those of all slots.
+        params.kv_unified = False
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:
-            self._context, self._shape = None, (0, 0)
+            self._context = None
             raise PolicyError(
-                f"no memory for a context of {params.n_ctx} tokens", "use fewer slots or a smaller token limit"
+                f"no memory for {sequences} sequences of {tokens} tokens", "use fewer slots or a smaller token limit"
             )
-        self._shape = (params.n_ctx, params.n_seq_max)
+        self._shape = (tokens, sequences)
 
-    def _decode_prompt(self, tokens: list[int]) -> Any:
-        """Decode the prompt into sequence 0; returns a copy of the last token's logits."""
-        batch = _Batch(self._lib, _BATCH)
-        for start in range(0, len(tokens), _BATCH):
-            chunk = tokens[start : start + _BATCH]
+    def _close_context(self) -> None:
+        if self._context is not None:
+            self._lib.llama_free(self._context)
+        self._context, self._shape, self._prompt = None, (0, 0), []
+
+    def _decode_prompt(self, tokens: list[int]) -> None:
+        """Bring sequence 0 to hold `tokens`, keeping the whole chunks that it already shares with them."""
+        if tokens == self._prompt:
+            return
+        pairs = enumerate(zip(tokens, self._prompt, strict=False))
+        shared = next((place for place, (new, old) in pairs if new != old), min(len(tokens), len(self._prompt)))
+        start = min(shared, len(tokens) - 1) // _CHUNK * _CHUNK
+        self._prompt = []
+        memory = self._lib.llama_get_memory(self._context)
+        if not self._lib.llama_memory_seq_rm(memory, 0, start, -1):  # a recurrent model cannot go back half-way
+            self._lib.llama_memory_seq_rm(memory, 0, -1, -1)
+            start = 0
+        batch = _Batch(self._lib, _CHUNK)
+        for first in range(start, len(tokens), _CHUNK):
+            chunk = tokens[first : first + _CHUNK]
             for row, token in enumerate(chunk):
-                batch.put(row, token, start + row, 0, logits=start + row == len(tokens) - 1)
+                batch.put(row, token, first + row, 0, logits=first + row == len(tokens) - 1)
             self._decode(batch.upto(len(chunk)))
             self.prompt_tokens_decoded += len(chunk)
-        return self._logits(len(chunk) - 1).copy()
+        self._first_logits = self._logits(len(chunk) - 1).copy()
+        self._prompt = tokens
 
     def _decode(self, batch: Any) -> None:
         self.decode_calls += 1
