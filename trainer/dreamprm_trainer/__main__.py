@@ -51,7 +51,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _load(args: argparse.Namespace, recipe: Recipe) -> Any:
+def _load(args: argparse.Namespace, recipe: Recipe, ungraded: bool = False) -> Any:
     """Graded programs: those of the test split with --test, of the others without."""
     from dreamprm_trainer.data import load
 
@@ -60,14 +60,14 @@ def _load(args: argparse.Namespace, recipe: Recipe) -> Any:
         for source in recipe.sources
         if not args.sources or source.name in args.sources
     ]
-    return load([s for s in sources if s.splits], [recipe.folder, args.data], recipe.reference)
+    return load([s for s in sources if s.splits], [recipe.folder, args.data], recipe.reference, ungraded)
 
 
 def features(args: argparse.Namespace, recipe: Recipe) -> None:
     """Encode all programs with the backbone, once."""
     from dreamprm_trainer.features import extract, open_cache
 
-    loaded = _load(args, recipe)
+    loaded = _load(args, recipe, ungraded=True)
     if not extract(loaded.items, open_cache(args.cache, recipe.backbone, recipe.layers), args.minutes):
         print("time is up; the next run goes on", file=sys.stderr)
 

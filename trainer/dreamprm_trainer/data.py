@@ -87,10 +87,13 @@ class Loaded:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def load(sources: Sequence[Source], folders: Sequence[Path], reference: str | None = None) -> Loaded:
+def load(
+    sources: Sequence[Source], folders: Sequence[Path], reference: str | None = None, ungraded: bool = False
+) -> Loaded:
     """Items of `sources`; files are looked up in `folders`, in that order.
 
     reference: the HumanEval set whose near-duplicates are dropped from all sources but itself.
+    ungraded:  keep programs without a verdict too, as if they had failed (to encode them while they are graded).
     """
     loaded = Loaded()
     humaneval = read_jsonl(find(reference, folders)) if reference else []
@@ -114,7 +117,7 @@ def load(sources: Sequence[Source], folders: Sequence[Path], reference: str | No
                     continue
                 if source.models and not any(part in row["model"] for part in source.models):
                     continue
-                if row.get("passed") is None:
+                if row.get("passed") is None and not ungraded:
                     loaded.left_out["no verdict (programs)"] += 1
                     continue
                 pool[row["task_id"]].append(row)

@@ -40,9 +40,11 @@ class Settings:
 def fit(table: Table, settings: Settings, cached: tuple[int, ...], weights: Floats | None = None) -> Head:
     """The head that minimises the loss on `table`. weights: (P,) of programs, default 1."""
     x = table.features(settings.layers, cached)
-    mean, scale = x.mean(0), x.std(0) + np.float32(1e-3)
-    x = (x - mean) / scale
-    theta, bias = _minimise(table, x, settings, np.ones(len(table.items), np.float32) if weights is None else weights)
+    mean: Floats = x.mean(0)
+    scale: Floats = x.std(0) + np.float32(1e-3)
+    theta, bias = _minimise(
+        table, (x - mean) / scale, settings, np.ones(len(table.items), np.float32) if weights is None else weights
+    )
     folded = theta / scale
     return Head(weight=folded.astype(np.float32), bias=float(bias - folded @ mean))
 

@@ -30,7 +30,8 @@ class Recipe:
     """What the sections of the file say.
 
     layers: those cached; train: names of the sources fitted on, and `weights` how much a program of each counts
-    (default 1); settings, aggregation: of the head; grid: of `search`.
+    (default 1); settings, aggregation: of the head; grid: of `search`; notes: what the model
+    card says that no measurement does.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Recipe:
     settings: Settings
     aggregation: str
     grid: Grid
+    notes: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
@@ -97,4 +99,5 @@ def _recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
             pairwise=tuple(grid["pairwise"]),
             seeds=int(grid["seeds"]),
         ),
+        notes=tuple(table.get("notes", ())),
     )

@@ -1,0 +1,172 @@
+"""The model card, from the recorded results alone: nothing in it is typed by hand but the recipe's notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamprm_trainer.recipe import Recipe
+
+_HOSTED = ("gpt", "o1", "gemini", "claude", "mapcoder", "chatgpt")
+_BASELINES = ("random", "parses-and-finished", "shortest", "logprob")
+_WHAT = """\
+A linear head on frozen states of the policy's own backbone: it reads the state at the end of each function and says how
+likely the program is to pass its tests. It was fitted on outcomes of whole programs, so a step's reward means *programs
+that look like this up to here tend to pass*; it does not say which line is wrong."""
+_HOW = """\
+Best-of-n is the exact expectation over subsets of each problem's programs; intervals are 95 %, paired bootstraps over
+problems. The gap is (best-of-n - pass@1) / (oracle - pass@1). AUC is within problems: the chance that a passing program
+stands above a failing one of the same problem."""
+
+
+def write(path: Path, metrics: Mapping[str, Any], recipe: Recipe) -> None:
+    path.write_text("\n".join(lines(metrics, recipe)) + "\n", encoding="utf-8")
+
+
+def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
+    """The card in Markdown. metrics: what `fit` and `eval` recorded."""
+    fit = metrics["fit"]
+    settings, train = fit["settings"], fit["train"]
+    yield "# Model card: the default process reward model"
+    yield ""
+    yield _WHAT
+    yield ""
+    yield from _verdict(metrics)
+    yield ""
+    yield "## What it is"
+    yield ""
+    yield f"- Backbone: {fit['backbone']} (Apache-2.0), frozen; states after layers {_list(settings['layers'])}."
+    yield (
+        f"- Head: logistic, L2 {settings['l2']:g}, pointwise loss on {_steps(settings['steps'])}, share of the "
+        f"pairwise loss {settings['pairwise']:g}; a program's reward is the {settings['aggregation']} of its steps'. "
+        "Temperature and offset were calibrated on the validation programs."
+    )
+    yield f"- Command: `{fit['command']}`, recipe `{recipe.path.name}`."
+    machine = fit["machine"]
+    yield f"- Machine: {machine['processor']}, {machine['cores']} cores; {fit['seconds']:.0f} s with cached features."
+    yield ""
+    yield "## Training data"
+    yield ""
+    yield from _data(train)
+    yield ""
+    yield _hosted(train)
+    for reason, count in fit["left_out"].items():
+        yield f"Left out: {count} {reason}."
+    yield ""
+    yield "<details><summary>Files and SHA-256</summary>"
+    yield ""
+    for name, digest in fit["files"].items():
+        yield f"- `{name}` {digest}"
+    yield ""
+    yield "</details>"
+    yield ""
+    yield "## Results"
+    yield ""
+    yield _HOW
+    for section, title in (
+        ("test", "Test problems, looked at once"),
+        ("validation", "Validation problems (settings were chosen on them)"),
+    ):
+        for name, result in metrics.get(section, {}).items():
+            yield ""
+            yield f"### {name}. {title}"
+            yield ""
+            yield from _result(result)
+    yield ""
+    yield "## What each source of programs is worth"
+    yield ""
+    yield "AUC within validation problems of heads fitted with a source left out, or on it alone: mean and standard"
+    yield "deviation over refits on resampled training problems."
+    yield ""
+    yield from _ablations(fit["ablations"])
+    yield ""
+    yield "## What it is bad at"
+    yield ""
+    for note in recipe.notes:
+        yield f"- {note}"
+
+
+def _verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Whether it beats the baselines, in words that follow from the numbers."""
+    section = "test" if metrics.get("test") else "validation"
+    for name, result in metrics.get(section, {}).items():
+        n = max(result["oracle"], key=int)
+        prm = result["best_of_n"]["prm"][n]
+        for baseline in _BASELINES:
+            over = prm["over"].get(baseline)
+            if over is None:
+                continue
+            low, high = over["ci95"]
+            word = "beats" if low > 0 else "is beaten by" if high < 0 else "is not told apart from"
+            yield (
+                f"- **{name}, best of {n}**: it {word} {_title(baseline)} "
+                f"({over['difference']:+.3f} of problems solved, 95 % interval {low:+.3f} to {high:+.3f})."
+            )
+
+
+def _data(train: Mapping[str, Any]) -> Iterator[str]:
+    yield "| source | problems | programs | steps | pass | written by |"
+    yield "|---|---|---|---|---|---|"
+    for name, row in train.items():
+        models = ", ".join(f"{model} ({count})" for model, count in row["models"].items())
+        yield f"| {name} | {row['problems']} | {row['programs']} | {row['steps']} | {row['passed']:.2f} | {models} |"
+
+
+def _hosted(train: Mapping[str, Any]) -> str:
+    models = {model for row in train.values() for model in row["models"]}
+    hosted = sorted(model for model in models if any(part in model.lower() for part in _HOSTED))
+    if hosted:
+        named = ", ".join(hosted)
+        return f"Programs of hosted models were used: {named}. Their vendors' terms may limit training on them."
+    return "No program of a hosted model was used: all were written by open-weight models."
+
+
+def _result(result: Mapping[str, Any]) -> Iterator[str]:
+    sizes = list(result["oracle"])
+    yield (
+        f"{result['problems']} problems ({result['mixed_problems']} with passing and failing programs), "
+        f"{result['candidates']} programs; pass@1 {result['pass@1']:.3f}; oracle "
+        + ", ".join(f"{result['oracle'][n]:.3f} of {n}" for n in sizes)
+        + f"; calibration error {result['calibration']['ece']:.3f}."
+    )
+    yield ""
+    shown = [n for n in sizes if n != "1"]
+    yield "| ranking by | AUC | " + " | ".join(f"best of {n} | gap" for n in shown) + " |"
+    yield "|---|---|" + "---|---|" * len(shown)
+    for method, by_size in result["best_of_n"].items():
+        within = result["auc_within"][method]
+        cells = [f"{_title(method)}", f"{_cell(within['value'], within['ci95'])}"]
+        for n in shown:
+            one = by_size[n]
+            cells += [_cell(one["solved_rate"], one["ci95"]), _cell(one["recovered_gap"], one["gap_ci95"], 2)]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _ablations(trials: Mapping[str, Any]) -> Iterator[str]:
+    sources = list(next(iter(trials.values()))["by_source"])
+    yield "| fitted on | programs | mean | " + " | ".join(sources) + " |"
+    yield "|---|---|---|" + "---|" * len(sources)
+    for name, trial in trials.items():
+        each = " | ".join(_cell(trial["by_source"][source]) for source in sources)
+        yield f"| {name} | {trial['programs']} | {trial['auc_within']:.3f} ± {trial['sd']:.3f} | {each} |"
+
+
+def _cell(value: float | None, interval: Sequence[float | None] | None = None, digits: int = 3) -> str:
+    if value is None or value != value:
+        return "-"
+    if interval is None or interval[0] is None:
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+
+
+def _title(method: str) -> str:
+    return {"prm": "**this model**", "random": "a random pick", "logprob": "mean log-probability"}.get(method, method)
+
+
+def _steps(steps: str) -> str:
+    return {"all": "every step", "last": "the last step", "mean": "the mean of a program's step states"}[steps]
+
+
+def _list(values: Sequence[int]) -> str:
+    return " and ".join(map(str, values))
