@@ -1,0 +1,294 @@
+"""The host's end of one container: jobs out, frames in, a deadline on this side's clock.
+
+A `Slot` runs one candidate at a time. What the candidate sent is parsed strictly and is never more than a claim; what
+the zygote says about the end of the run is a fact. Anything that is the machine's fault raises `Fault`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from dreamprm_sandbox import codec, zygote
+from dreamprm_sandbox.codec import CodecError
+from dreamprm_sandbox.limits import Limits
+
+# Beyond the candidate's own wall limit: the zygote's share of a busy machine.
+_GRACE_S = 30.0
+_MAX_FRAME = 1 << 16
+_TAGS = b"LVECSP"
+
+Reason = Literal["exited", "stopped", "cpu", "wall", "output"]
+_REASONS: tuple[Reason, ...] = ("exited", "stopped", "cpu", "wall", "output")
+
+
+class Fault(Exception):
+    """The sandbox failed, not the candidate: the run says nothing and is done again elsewhere."""
+
+
+class Tampered(Exception):
+    """The candidate wrote to the result pipe what no honest run writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One frame of the candidate. `tag` is one of L V E C S P; `value` is the decoded payload (None for L and S)."""
+
+    tag: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended. Times are seconds; `test_*` are of the last test alone."""
+
+    reason: Reason
+    exit_code: int  # negative: the signal
+    oom_kills: int
+    cpu_s: float
+    wall_s: float
+    test_cpu_s: float
+    test_wall_s: float
+
+    @property
+    def contended(self) -> bool:
+        """Whether a time limit was met while the program did not have a processor to itself."""
+        return self.reason == "wall" or self.test_wall_s > 1.25 * self.test_cpu_s + 0.05
+
+
+class Stream(Protocol):
+    """Bytes to and from PID 1."""
+
+    def send(self, data: bytes, timeout_s: float) -> None: ...
+    def receive(self, timeout_s: float) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class DockerStream:
+    """An attached container: the engine multiplexes standard output and error in frames of its own."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._socket.setblocking(False)
+        self._buffer = bytearray()
+        self.errors = bytearray()
+
+    def send(self, data: bytes, timeout_s: float) -> None:
+        """Also takes in what arrives meanwhile: neither side may wait for the other to read first."""
+        deadline = time.monotonic() + timeout_s
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[self._socket.send(rest) :]
+                except BlockingIOError:
+                    if self._wait(select.POLLIN | select.POLLOUT, deadline) & select.POLLIN:
+                        self._take()
+        except OSError as error:
+            raise Fault(f"container gone: {error}{self._said()}") from None
+
+    def receive(self, timeout_s: float) -> bytes:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if len(self._buffer) >= 8:
+                (size,) = struct.unpack_from("!I", self._buffer, 4)
+                if len(self._buffer) >= 8 + size:
+                    kind, data = self._buffer[0], bytes(self._buffer[8 : 8 + size])
+                    del self._buffer[: 8 + size]
+                    if kind == 1:
+                        return data
+                    self.errors += data[:2000]
+                    continue
+            try:
+                self._take()
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+            except OSError as error:
+                raise Fault(f"container gone: {error}{self._said()}") from None
+
+    def _take(self) -> None:
+        part = self._socket.recv(1 << 17)
+        if not part:
+            raise Fault(f"container gone{self._said()}")
+        self._buffer += part
+
+    def _wait(self, events: int, deadline: float) -> int:
+        poller = select.poll()
+        poller.register(self._socket, events)
+        ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ready:
+            raise Fault(f"no answer in time{self._said()}")
+        return ready[0][1]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _said(self) -> str:
+        text = self.errors.decode("utf-8", "replace").strip()
+        return f": {text.splitlines()[-1][:200]}" if text else ""
+
+
+class Slot:
+    """One warm container. Not thread-safe: one owner at a time."""
+
+    def __init__(self, stream: Stream, isolation: str) -> None:
+        self.stream = stream
+        self.isolation = isolation
+        self.runs = 0
+        self._buffer = bytearray()
+        self._frames: deque[tuple[int, bytes]] = deque()
+
+    def hello(self, timeout_s: float) -> bytes:
+        """The zygote's first frame: its proof (JSON)."""
+        kind, payload = self._frame(time.monotonic() + timeout_s)
+        if kind != zygote.HELLO:
+            raise Fault("not a zygote")
+        return payload
+
+    def start(self, job: dict[str, Any], limits: Limits, *, stdin: bytes | None = None) -> Run:
+        """Begin a run. With `stdin` it is a program that reads it; without, inputs follow one by one."""
+        self.runs += 1
+        return Run(self, job, limits, stdin)
+
+    def _frame(self, deadline: float) -> tuple[int, bytes]:
+        while not self._frames:
+            self._buffer += self.stream.receive(max(0.0, deadline - time.monotonic()))
+            at = 0
+            while len(self._buffer) - at >= 8:
+                kind, size = zygote.HEADER.unpack_from(self._buffer, at)
+                if size > _MAX_FRAME:
+                    raise Fault("damaged stream")
+                if len(self._buffer) - at < 8 + size:
+                    break
+                self._frames.append((kind, bytes(self._buffer[at + 8 : at + 8 + size])))
+                at += 8 + size
+            del self._buffer[:at]
+        return self._frames.popleft()
+
+
+class Run:
+    """One candidate in a slot. `reply` and `end` read; after `end` the slot is free again."""
+
+    def __init__(self, slot: Slot, job: dict[str, Any], limits: Limits, stdin: bytes | None) -> None:
+        self._slot = slot
+        self._limits = limits
+        self._claims = bytearray()  # bytes of the result pipe, not yet a whole frame
+        self._end: End | None = None
+        self.waited_s = 0.0  # wall time of the last reply
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        cpu_us, total_us = int(limits.time_limit_s * 1e6), int(limits.total_time_limit_s * 1e6)
+        wall_us = int(limits.wall_limit_s * 1e6)
+        job = {
+            **job,
+            "memory_bytes": limits.memory_mb << 20,
+            "cpu_s": int(max(limits.total_time_limit_s, limits.time_limit_s)) + 5,
+        }
+        message = _pack(
+            zygote.START,
+            zygote.LIMITS.pack(
+                cpu_us, wall_us, max(total_us, cpu_us), limits.output_bytes, limits.error_bytes, stdin is not None
+            ),
+        )
+        spec = codec.encode(job, 1 << 30)
+        data = struct.pack("!I", len(spec)) + spec
+        if stdin is not None:
+            data += stdin
+        message += _pack(zygote.DATA, data)
+        if stdin is not None:
+            message += _pack(zygote.EOF)
+        self._arm()
+        slot.stream.send(message, limits.wall_limit_s + _GRACE_S)
+
+    def send(self, value: Any) -> None:
+        """The next input. Only after the reply to the last one."""
+        spec = codec.encode(value, 1 << 30, 1 << 30)
+        self._arm()
+        self._slot.stream.send(
+            _pack(zygote.DATA, struct.pack("!I", len(spec)) + spec), self._limits.wall_limit_s + _GRACE_S
+        )
+
+    def reply(self) -> Reply | None:
+        """The candidate's next frame; None when it ended without one. Raises Tampered or Fault."""
+        while True:
+            found = self._claim()
+            if found is not None or self._end is not None:
+                self.waited_s = time.monotonic() - self._armed_at
+                return found
+            self._step()
+
+    def end(self) -> End:
+        """End the run (it may have ended by itself). Raises Tampered when anything was said beyond the replies read."""
+        if self._end is None:
+            self._slot.stream.send(_pack(zygote.STOP), _GRACE_S)
+            self._deadline = time.monotonic() + _GRACE_S
+        while self._end is None:
+            self._step()
+        if self._claims:
+            raise Tampered("bytes beyond the result")
+        return self._end
+
+    def wait(self) -> End:
+        """Wait until the run ends by itself or by its limits."""
+        while self._end is None:
+            self._step()
+        return self._end
+
+    def _arm(self) -> None:
+        self._armed_at = time.monotonic()
+        self._deadline = self._armed_at + self._limits.wall_limit_s + _GRACE_S
+
+    def _step(self) -> None:
+        kind, payload = self._slot._frame(self._deadline)
+        if kind == zygote.RESULT:
+            self._claims += payload
+            if len(self._claims) > codec.MAX_BYTES + 64:
+                raise Tampered("a result beyond the cap on size")
+        elif kind == zygote.OUT:
+            self.stdout += payload
+        elif kind == zygote.ERR:
+            self.stderr += payload
+        elif kind == zygote.EXIT:
+            reason, status, oom, cpu, wall, test_cpu, test_wall = zygote.ENDED.unpack(payload)
+            self._end = End(
+                _REASONS[reason],
+                os.waitstatus_to_exitcode(status),
+                oom,
+                cpu / 1e6,
+                wall / 1e6,
+                test_cpu / 1e6,
+                test_wall / 1e6,
+            )
+        else:
+            raise Fault("damaged stream")
+
+    def _claim(self) -> Reply | None:
+        if len(self._claims) < 5:
+            if self._claims and self._claims[0] not in _TAGS:
+                raise Tampered("not a result")
+            return None
+        (size,) = struct.unpack_from("!I", self._claims, 1)
+        if self._claims[0] not in _TAGS or size > codec.MAX_BYTES:
+            raise Tampered("not a result")
+        if len(self._claims) < 5 + size:
+            return None
+        tag, payload = chr(self._claims[0]), bytes(self._claims[5 : 5 + size])
+        del self._claims[: 5 + size]
+        if tag in "LS" and payload:
+            raise Tampered("not a result")
+        try:
+            return Reply(tag, codec.decode(payload) if tag in "VEC" else payload or None)
+        except codec.TooLarge:
+            return Reply("S")
+        except CodecError as error:
+            raise Tampered(f"not a value: {error}") from None
+
+
+def _pack(kind: int, payload: bytes = b"") -> bytes:
+    return zygote.HEADER.pack(kind, len(payload)) + payload

@@ -1,0 +1,201 @@
+"""One program, one suite, one slot -> one verdict. The host compares; what the candidate says is only a claim.
+
+Lockstep: input i leaves this process when the result of input i-1 has been read. A machine's fault raises `Fault`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dreamprm_cli.types import Status
+from dreamprm_sandbox.compare import holds_opaque
+from dreamprm_sandbox.limits import Limits
+from dreamprm_sandbox.slot import End, Reply, Run, Slot, Tampered
+from dreamprm_sandbox.suite import UNKNOWN, Call, Calls, Case, Script, Streams, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict in the making. `contended`: a time limit was met on a busy machine; `anomaly`: replace the slot."""
+
+    status: Status
+    passed: int
+    total: int
+    cpu_s: float
+    detail: str = ""
+    contended: bool = False
+    anomaly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the canonical solution returned for each input, and the longest it took."""
+
+    values: tuple[Any, ...]
+    slowest_s: float
+
+
+def grade(slot: Slot, code: str, suite: Suite, limits: Limits) -> Outcome:
+    """Run the program against the suite, up to the first test it fails."""
+    try:
+        match suite:
+            case Calls():
+                return _calls(slot, code, suite, limits)
+            case Streams():
+                return _streams(slot, code, suite, limits)
+            case Script():
+                return _script(slot, code, suite, limits)
+    except Tampered as error:
+        return Outcome("TAMPER", 0, _total(suite), 0.0, str(error), anomaly=True)
+
+
+def reference(slot: Slot, suite: Calls, limits: Limits) -> Reference:
+    """The expected results, told by the canonical solution. Raises ValueError when it fails itself."""
+    run = slot.start(_job("calls", suite.reference, "", suite.entry_point), limits)
+    values: list[Any] = []
+    slowest = 0.0
+    first = run.reply()
+    if first is None or first.tag != "L":
+        raise ValueError(f"the reference solution does not load: {first or run.wait()}")
+    for number, call in enumerate(suite.tests, 1):
+        run.send((call.args, dict(call.kwargs)))
+        reply = run.reply()
+        if reply is None or reply.tag != "V":
+            raise ValueError(f"the reference solution fails on input {number}: {reply or run.wait()}")
+        values.append(reply.value)
+        slowest = max(slowest, run.waited_s)
+    run.end()
+    return Reference(tuple(values), slowest)
+
+
+def _job(mode: str, code: str, prelude: str, entry_point: str | None = None) -> dict[str, Any]:
+    return {"mode": mode, "code": code, "prelude": prelude, "entry_point": entry_point}
+
+
+def _calls(slot: Slot, code: str, suite: Calls, limits: Limits) -> Outcome:
+    run = slot.start(_job("calls", code, suite.prelude, suite.entry_point), limits)
+    total, passed = len(suite.tests), 0
+    reply = run.reply()
+    if reply is None or reply.tag != "L":
+        return _failed(run, reply, passed, total)
+    for call in suite.tests:
+        run.send((call.args, dict(call.kwargs)))
+        reply = run.reply()
+        if reply is None or reply.tag != "V":
+            return _failed(run, reply, passed, total)
+        if not suite.accepts_opaque and holds_opaque(reply.value):
+            return _finished(run, "RE", passed, total, "the result is not a plain value")
+        if not _right(suite, reply.value, call):
+            return _finished(run, "WA", passed, total, f"test {passed + 1}")
+        passed += 1
+    return _finished(run, "PASS", passed, total)
+
+
+def _right(suite: Calls, got: Any, call: Call) -> bool:
+    if call.expected is UNKNOWN:
+        raise ValueError("expected results have not been told yet")
+    return suite.compare(got, call)
+
+
+def _streams(slot: Slot, code: str, suite: Streams, limits: Limits) -> Outcome:
+    passed, total, cpu_s = 0, len(suite.cases), 0.0
+    for case in suite.cases:
+        outcome = _case(slot, code, suite, case, limits)
+        cpu_s += outcome.cpu_s
+        if outcome.status != "PASS":
+            return replace(outcome, passed=passed, total=total, cpu_s=cpu_s)
+        passed += 1
+    return Outcome("PASS", passed, total, cpu_s)
+
+
+def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> Outcome:
+    # Nobody prints many times what is asked for by mistake: the cap keeps floods from the host.
+    cap = min(limits.output_bytes, 4 * len(case.stdout) + (1 << 18))
+    stdin = case.stdin.encode("utf-8", "surrogatepass")
+    run = slot.start(_job("program", code, suite.prelude), replace(limits, output_bytes=cap), stdin=stdin)
+    end = run.wait()
+    last: Reply | None = None
+    while reply := run.reply():
+        last = reply
+    if last is not None and last.tag not in "CE":
+        raise Tampered("a result where none was asked for")
+    if last is not None or end.reason != "exited" or end.exit_code != 0 or end.oom_kills:
+        return _failed(run, last, 0, 1)
+    printed = run.stdout.decode("utf-8", "replace")
+    return _finished(run, "PASS" if suite.compare(printed, case.stdout) else "WA", 0, 1)
+
+
+def _script(slot: Slot, code: str, suite: Script, limits: Limits) -> Outcome:
+    run = slot.start(_job("script", code, suite.prelude, suite.entry_point), limits)
+    reply = run.reply()
+    if reply is None or reply.tag != "L":
+        return _failed(run, reply, 0, suite.count)
+    nonce = secrets.token_bytes(16)
+    run.send({"tests": suite.code, "call_check": suite.call_check, "nonce": nonce})
+    reply = run.reply()
+    if reply is not None and reply.tag == "P" and reply.value == nonce:
+        return _finished(run, "PASS", suite.count, suite.count)
+    if reply is not None and reply.tag == "E" and _names(reply)[0] == "AssertionError":
+        return _finished(run, "WA", 0, suite.count, _names(reply)[1])
+    return _failed(run, reply, 0, suite.count)
+
+
+def _failed(run: Run, reply: Reply | None, passed: int, total: int) -> Outcome:
+    """A program that raised, ended or was ended instead of giving the result that was due."""
+    if reply is None:
+        end = run.wait()
+        return _finished(run, _status_of(end), passed, total, _story(end))
+    name, text = _names(reply)
+    if reply.tag == "C":
+        status: Status = "CE"
+    elif reply.tag == "E":
+        status = "MLE" if name == "MemoryError" else "RE"
+    elif reply.tag == "S":
+        status, text = "OLE", "the result is too large"
+    else:
+        raise Tampered("a reply out of turn")
+    return _finished(run, status, passed, total, f"{name}: {text}".strip(": "))
+
+
+def _names(reply: Reply) -> tuple[str, str]:
+    """(type, text) of a reported exception; what does not look like one was not written by us."""
+    if reply.tag not in "CE":
+        return "", ""
+    match reply.value:
+        case (str() as name, str() as text):
+            return name, text
+    raise Tampered("not an exception")
+
+
+def _status_of(end: End) -> Status:
+    if end.oom_kills:
+        return "MLE"
+    if end.reason in ("cpu", "wall"):
+        return "TLE"
+    return "OLE" if end.reason == "output" else "RE"
+
+
+def _story(end: End) -> str:
+    if end.reason == "exited":
+        return f"killed by signal {-end.exit_code}" if end.exit_code < 0 else f"exit code {end.exit_code}"
+    return {"cpu": "processor time", "wall": "wall time", "output": "output"}.get(end.reason, end.reason) + " limit"
+
+
+def _finished(run: Run, status: Status, passed: int, total: int, detail: str = "") -> Outcome:
+    """End the run; what it did beside its results can still take a pass away."""
+    end = run.end()
+    if status == "PASS" and (end.oom_kills or end.reason == "output"):
+        status, passed, detail = _status_of(end), max(0, passed - 1), _story(end)
+    return Outcome(status, passed, total, end.cpu_s, detail, status == "TLE" and end.contended, end.oom_kills > 0)
+
+
+def _total(suite: Suite) -> int:
+    match suite:
+        case Calls(tests=tests):
+            return len(tests)
+        case Streams(cases=cases):
+            return len(cases)
+        case Script(count=number):
+            return number
