@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -111,17 +112,17 @@ def solve(
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
     request = Request(target, settings.n, sampling, settings.aggregation)
     console = _stderr()
-    with_policy, scorer = _open_models(settings, console, quiet)
+    opened, scorer = _open_models(settings, console, quiet)
     _execute(
         Run(
             folder=store.new_run(Path(settings.runs_dir), target.id),
             request=request,
-            policy=with_policy.name,
+            policy=opened.name,
             prm=scorer.name if scorer else None,
-            settings={**settings.to_json()},
+            settings=settings.to_json(),
             out=out,
         ),
-        with_policy, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
+        opened, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
     )  # fmt: skip
 
 
@@ -152,14 +153,26 @@ def resume(run: RunArg, json_: JsonOpt = False, jsonl: JsonlOpt = False, quiet: 
 
 
 def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Policy, Scorer | None]:
-    from dreamprm_cli.policy.open import open_policy
+    from dreamprm_cli.policy.open import open_policy, resolve_policy_spec
     from dreamprm_cli.prm.open import open_scorer
     from dreamprm_cli.view.progress import download_bar
 
+    resolve_policy_spec(settings.policy)  # a wrong name fails before anything is loaded
+    _guard_key(settings)
     with download_bar(console, quiet=quiet) as progress:
         scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
-        policy = open_policy(settings.policy, base_url=settings.base_url, progress=progress)
+        policy = open_policy(settings.policy, base_url=settings.base_url, device=settings.device, progress=progress)
     return policy, scorer
+
+
+def _guard_key(settings: Settings) -> None:
+    """A project's file may not send the user's key to an address of its choice: the repository may be a stranger's."""
+    origin = settings.origin.get("base_url", "")
+    if os.environ.get("OPENAI_API_KEY") and origin.endswith(("dreamprm.toml", "pyproject.toml")):
+        raise ConfigError(
+            f"{origin} would send your OPENAI_API_KEY to {settings.base_url}",
+            "give --base-url yourself if you trust that address, or unset the key",
+        )
 
 
 def _execute(
@@ -172,8 +185,7 @@ def _execute(
     from dreamprm_cli.view.live import LiveView
 
     with LiveView(console, quiet=quiet) as view:
-        for event in run.past:
-            view.update(event)
+        view.recall(run.past)
 
         def emit(event: Event) -> None:
             view.update(event)
@@ -252,6 +264,7 @@ def score(
     session = scorer.start(target)
     [rewards] = score_programs(session, [steps])
     reward = aggregate(rewards, settings.aggregation)
+    form = adherence(code, target.language).to_json()
     if json_:
         _print_json(
             {
@@ -268,14 +281,19 @@ def score(
                     }
                     for s, r in zip(steps, rewards, strict=True)
                 ],
-                "adherence": adherence(code, target.language).to_json(),
+                "adherence": form,
             }
         )  # fmt: skip
         return
     from rich.console import Console
 
     console = Console()
-    console.print(render_program(steps, rewards, reward=reward, language=target.language, width=console.width))
+    console.print(
+        render_program(
+            steps, rewards, reward=reward, language=target.language, width=console.width,
+            aggregation=settings.aggregation, adherence=form,
+        )
+    )  # fmt: skip
 
 
 def _read_program(file: Path) -> str:
@@ -316,7 +334,7 @@ def replay(
     from dreamprm_cli.view.live import LiveView
     from dreamprm_cli.view.replay import paced
 
-    with LiveView(_stderr()) as view:
+    with LiveView(_stderr(), speed=speed or 1.0) as view:
         for event in paced(events, speed):
             view.update(event)
 

@@ -19,7 +19,7 @@ ALLOWED = {
     **dict.fromkeys(VALUES, VALUES),
     **dict.fromkeys({"prompts", "aggregate", "steps", "fence", "models"}, CORE),
     **dict.fromkeys({"policy", "prm", "problem", "store"}, ENGINES),
-    "view": CORE | {"view", "policy", "solve", "prm"},
+    "view": CORE | {"view", "doctor"},
     "solve": ENGINES | {"solve"},
 }
 

@@ -21,7 +21,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
@@ -92,7 +92,7 @@ class RemotePolicy:
         self._output_tokens = 0
         self._unmetered = 0  # requests sent whose tokens the server has not told (yet)
 
-    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Iterator[Delta]:
+    def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Generator[Delta, None, None]:
         """See Policy. Requests run on a thread of their own, at their own pace; closing the iterator cancels them.
 
         A delta's logprob is NaN where the server gives none; its tokens are then counted as one a chunk. The last
