@@ -24,6 +24,8 @@ _GRAMMARS = {
 # Grammars read names and strings alike whatever their letters are, so a plain letter may stand for any other
 # character; NUL, which the generated lexers take for the end, goes the same way. So do surrogates, which have no UTF-8.
 _FOREIGN = re.compile(r"[^\x01-\x7f]")
+# The scanners look past all of a run of bare continuation lines at every token.
+_CONTINUATION = re.compile(r"^[ \t]*\\\n", re.MULTILINE)
 _RETURN = re.compile(r"\r(?!\n)")
 
 
@@ -56,6 +58,7 @@ class Grammar:
 
             self._parser = Parser(_language(self.name))
         plain = _RETURN.sub("\n", _FOREIGN.sub("a", text))
+        plain = _CONTINUATION.sub(lambda match: " " * len(match[0]), plain)
         return self._parser.parse(plain.encode("ascii")).root_node
 
     def captures(self, node: Node, pattern: str) -> dict[str, list[Node]]:
