@@ -152,7 +152,10 @@ def _candidate(index: int, program: tuple[_Piece, ...], draw: random.Random, *, 
     yield ev.CandidateFinished(
         t=0, candidate=index, code=code, finish_reason="length" if cut else "stop", seed=index, tokens=tokens,
         mean_logprob=-0.2, reward=sum(rewards) / functions,
-        adherence={"functions": functions, "docstrings": functions, "nested": 0, "parses": not cut},
+        adherence={
+            "functions": functions, "documented": functions, "nested": 0, "module_lines": 1, "longest_function": 9,
+            "parses": not cut, "verdict": "broken" if cut else "chain",
+        },
     )  # fmt: skip
 
 

@@ -33,6 +33,8 @@ class Line:
             text = cut(text, self.room, ascii=self.ascii)
             cells = cell_len(text)
         if text:
+            if self._segments and self._segments[-1].style == style:
+                text = self._segments.pop().text + text
             self._segments.append(Segment(text, style))
             self.used += cells
         return self

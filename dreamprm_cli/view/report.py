@@ -212,8 +212,12 @@ class Account:
         self.say("tests", *pieces)
 
     def form(self, adherence: Mapping[str, Any]) -> None:
-        """Chain-of-Function adherence: the verdict first, then every other fact as it was reported."""
-        facts = [f"{key.replace('_', ' ')} {_fact(value)}" for key, value in adherence.items() if key != "verdict"]
+        """Chain-of-Function adherence: the verdict, then the counts behind it."""
+        facts = [
+            f"{key.replace('_', ' ')} {value}"
+            for key, value in adherence.items()
+            if not isinstance(value, bool) and key != "verdict"
+        ]
         verdict = str(adherence.get("verdict", ""))
         if facts or verdict:
             self.say("form", (verdict + "  " if verdict else "", None), (", ".join(facts), DIM))
@@ -245,6 +249,8 @@ def code_lines(
     owners = _owners(steps, source)
     hot = any(heat.known(s.reward) for s in steps)
     digits = max(2, len(str(len(source))))
+    width = max(width, (_MARGIN if hot else 0) + digits + 2 + 8)  # a console narrower than this wraps for itself
+    room = width - (_MARGIN if hot else 0) - digits - 2
     painted = (
         Syntax("", language, theme=_THEME, background_color="default").highlight(code).split("\n", allow_blank=True)
     )
@@ -252,12 +258,8 @@ def code_lines(
     for number, text in enumerate(painted[: len(source)], 1):
         owner = owners.get(number)
         segments = [s for s in text.render(console) if s.text and s.text != "\n"]
-        margin = (_MARGIN if hot else 0) + digits + 2
-        room = max(8, width - margin)
-        cells = Segment.get_line_length(segments)
-        folds = list(Segment.divide(segments, [*range(room, cells, room), cells])) if cells > room else [segments]
-        for fold, part in enumerate(folds):
-            line = Line(max(width, margin + 8), ascii=ascii)
+        for fold, part in enumerate(_folds(segments, room)):
+            line = Line(width, ascii=ascii)
             if hot:
                 first = owner is not None and owner.step.first_line == number and not fold
                 _margin(line, owner, colors, named=first)
@@ -266,6 +268,23 @@ def code_lines(
                 line.add(segment.text, segment.style)
             lines.append(line)
     return lines
+
+
+def _folds(segments: Sequence[Segment], room: int) -> list[list[Segment]]:
+    """A line's pieces in parts of at most `room` cells; a wide character that does not fit goes to the next part."""
+    parts: list[list[Segment]] = [[]]
+    left = room
+    for segment in segments:
+        start = 0
+        for place, char in enumerate(segment.text):
+            cells = cell_len(char)
+            if cells > left:
+                parts[-1].append(Segment(segment.text[start:place], segment.style))
+                parts.append([])
+                start, left = place, room
+            left -= cells
+        parts[-1].append(Segment(segment.text[start:], segment.style))
+    return parts
 
 
 def _margin(line: Line, owner: StepView | None, colors: str | None, *, named: bool) -> None:
@@ -290,7 +309,3 @@ def _owners(steps: Sequence[StepView], source: Sequence[str]) -> dict[int, StepV
         for number in range(max(1, view.step.first_line), last + 1):
             owners.setdefault(number, view)
     return owners
-
-
-def _fact(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

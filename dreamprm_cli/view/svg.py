@@ -21,8 +21,9 @@ def export_svg(events: Iterable[Event], path: Path | str, width: int = 100) -> N
     """Write the report of `events` to `path`, `width` cells wide. The same events give the same file."""
     state = fold_all(events)
     console = Console(
-        width=width, file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor", no_color=False
-    )
+        width=width, height=1000, file=io.StringIO(), record=True,
+        force_terminal=True, color_system="truecolor", no_color=False, legacy_windows=False,
+    )  # fmt: skip
     console.print(render_report(state, width), highlight=False)
     svg = console.export_svg(title=f"dreamprm solve: {label(state.title)}", unique_id="dreamprm")
     svg = re.sub(r"@font-face \{[^}]*\}\s*", "", svg).replace("Fira Code, monospace", _FONTS)

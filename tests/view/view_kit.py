@@ -146,6 +146,7 @@ class Terminal(io.StringIO):
             if carriage:
                 self.column = 0
             elif newline:
+                self.column = 0  # a terminal's driver puts a carriage return before it
                 self.row += 1
                 if self.row == len(self.rows):
                     self.rows.append("")
