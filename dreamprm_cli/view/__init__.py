@@ -5,4 +5,5 @@ heat    rewards as colours and glyphs                     report  the last scree
 state   ViewState = fold(events)                          plain   the same news as lines, for pipes and logs
 line    one line of segments, never too wide              live    LiveView: puts these on a console
 paint   a block of lines kept current on a terminal       replay, svg, demo   recorded or scripted events
+progress  model downloads                                 tables  lists of models and of checks
 """

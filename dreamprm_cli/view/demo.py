@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator
 
@@ -63,7 +64,7 @@ main()
 '''
 _IMPORTS = "import sys\n\n\n"
 
-# Programs as (name, kind, source, reward of a perfect judge); the last column only shapes the made-up rewards.
+# Programs as (name, kind, source, about what reward it is to get).
 _Piece = tuple[str, StepKind, str, float]
 _PROGRAMS: tuple[tuple[_Piece, ...], ...] = (
     (("read_intervals", "function", _READ, 0.93), ("merge_intervals", "function", _MERGE, 0.88),
@@ -160,6 +161,4 @@ def _candidate(index: int, program: tuple[_Piece, ...], draw: random.Random, *, 
 
 
 def _at(event: ev.Event, t: float) -> ev.Event:
-    import dataclasses
-
     return dataclasses.replace(event, t=round(t, 4))

@@ -80,7 +80,7 @@ class LiveView:
         if self._animate:
             out = self.console.file
             self._painter = Painter(out)
-            if not self.console.record and out is sys.stderr:
+            if out is sys.stderr:
                 self._stderr = sys.stderr
                 sys.stderr = AboveStream(self._painter, self.console, out)
             self._thread = threading.Thread(target=self._run, name="view", daemon=True)
