@@ -117,7 +117,7 @@ def cof_prompt(problem: Problem) -> Prompt:
         example = _EXAMPLE_FUNCTION
     parts = [" ".join(rules)]
     if python:
-        parts.append(f"The form of the answer, for another problem:\n{example}")
+        parts.append(f"The form of the answer, shown on another problem (its functions are of no use here):\n{example}")
     parts.append(f"Problem:\n{problem.statement.strip()}")
     if problem.starter_code.strip():
         parts.append(f"Start from:\n```{problem.language}\n{problem.starter_code.rstrip()}\n```")
