@@ -184,18 +184,22 @@ def _execute(
     from dreamprm_cli.runner import execute
     from dreamprm_cli.view.live import LiveView
 
-    with LiveView(console, quiet=quiet) as view:
-        view.recall(run.past)
+    shared_terminal = jsonl and sys.stdout.isatty()  # events and grid would write over each other
+    try:
+        with LiveView(console, quiet=quiet or shared_terminal) as view:
+            view.recall(run.past)
 
-        def emit(event: Event) -> None:
-            view.update(event)
-            if jsonl:
-                _print_json(to_json(event))
+            def emit(event: Event) -> None:
+                view.update(event)
+                if jsonl:
+                    _print_json(to_json(event))
 
-        try:
             outcome = execute(run, policy, scorer, emit=emit, overlap=_may_overlap(policy, scorer), started=started)
-        finally:
-            policy.close()
+    except BaseException:
+        console.print(f"what is finished is kept: dreamprm resume {run.folder.name}", markup=False, highlight=False)
+        raise
+    finally:
+        policy.close()
     _finish(run, outcome, json_=json_, jsonl=jsonl)
 
 

@@ -86,7 +86,7 @@ class _Draft:
         )
 
 
-class _Bench:
+class _Scoring:
     """Steps waiting to be scored, at most one batch of them being scored.
 
     Inline, a batch is scored where it is submitted. With a pool, in its thread, and `wake` is called when it ends.
@@ -115,6 +115,13 @@ class _Bench:
                 return results
             self._batch, self._waiting = self._waiting, []
             self._running = self._submit(self._batch)
+
+    def drop(self, candidate: int) -> None:
+        """Free the cache of a candidate whose steps are all scored; in the PRM's thread, a session has only one."""
+        if self._pool is not None:
+            self._pool.submit(self._session.drop, candidate)
+        else:
+            self._session.drop(candidate)
 
     def _submit(self, batch: list[tuple[int, Step]]) -> Future[list[float]]:
         if self._pool is not None:
@@ -237,8 +244,8 @@ def _sample(
 
     def finish(draft: _Draft) -> ev.Event:
         candidate = draft.candidate(problem)
-        if session is not None:
-            session.drop(draft.index)
+        if scoring is not None:
+            scoring.drop(draft.index)
         return ev.CandidateFinished(
             t=now(),
             candidate=draft.index,
@@ -259,10 +266,10 @@ def _sample(
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="prm"))
             arrivals = _pumped(arrivals, inbox, stop)
         stack.callback(arrivals.close)
-        bench = _Bench(session, pool, lambda: inbox.put(None)) if session is not None else None
+        scoring = _Scoring(session, pool, lambda: inbox.put(None)) if session is not None else None
 
         def scored(*, wait: bool = False) -> Iterator[ev.Event]:
-            for index, reward in bench.collect(wait=wait) if bench is not None else ():
+            for index, reward in scoring.collect(wait=wait) if scoring is not None else ():
                 draft = drafts[index]
                 yield ev.StepScored(t=now(), candidate=index, step=len(draft.rewards), reward=reward)
                 draft.rewards.append(reward)
@@ -288,11 +295,13 @@ def _sample(
                         t=now(), candidate=draft.index, step=number, name=step.name, kind=step.kind,
                         source=step.source, first_line=step.first_line, last_line=step.last_line,
                     )  # fmt: skip
-                if bench is not None:
-                    bench.add(draft.index, steps)
+                if scoring is not None:
+                    scoring.add(draft.index, steps)
                 if completed(draft):
                     yield finish(draft)
             yield from scored()
+        if stop.is_set():
+            yield ev.Notice(t=now(), text="stopping; programs that are finished are kept")
         yield from scored(wait=True)
 
 
