@@ -18,6 +18,7 @@ from dreamprm_cli.types import Step
 if TYPE_CHECKING:
     from tree_sitter import Node
 
+_BODIES = ("_body", "_list")
 Form = Literal["chain", "loose", "single", "none", "broken"]
 
 
@@ -138,7 +139,8 @@ def _documented(node: Node, language: str) -> bool:
         return text is not None and text.type in ("string", "concatenated_string")
     if first is not None and "comment" in first.type:
         return True
-    while (parent := node.parent) is not None and parent.parent is not None and parent.start_byte == node.start_byte:
+    through = BRACE_LANGUAGES[language].through
+    while (parent := node.parent) is not None and parent.type in through and not parent.type.endswith(_BODIES):
         node = parent
     before = node.prev_sibling
     while before is not None and before.type == "attribute_item":

@@ -57,7 +57,7 @@ class Grammar:
             from tree_sitter import Parser
 
             self._parser = Parser(_language(self.name))
-        plain = _RETURN.sub("\n", _FOREIGN.sub("a", text))
+        plain = _RETURN.sub("\n", _FOREIGN.sub("a", text.replace("\ufeff", " ")))
         plain = _CONTINUATION.sub(lambda match: " " * len(match[0]), plain)
         return self._parser.parse(plain.encode("ascii")).root_node
 
