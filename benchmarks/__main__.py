@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("startup", "policy", "prm", "solve")
+NAMES = ("startup", "steps", "policy", "prm", "solve")
 RESULTS = Path(__file__).parent / "results"
 
 
