@@ -105,7 +105,9 @@ def finished(events: Sequence[Event]) -> tuple[dict[int, CandidateFinished], dic
 
 def problem_json(problem: Problem) -> dict[str, Any]:
     """A problem as plain JSON values."""
-    return dataclasses.asdict(problem)
+    row = dataclasses.asdict(problem)
+    row["tests"]["examples"] = list(row["tests"]["examples"])
+    return row
 
 
 def problem_from_json(row: Mapping[str, Any]) -> Problem:
