@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
-_BLOCK = 128  # queries that share one list of keys; longer ones would mostly attend to masked keys
-_PADDED_ROWS = 1 << 22  # on a GPU, queries x keys of one batched call
+_BLOCK = 64  # queries that share one list of rows: few are masked, and the scores stay in the processor's cache
+_BATCH_PAIRS = 1 << 22  # on a GPU, queries x rows of one batched call
 
 
 class Arena:
@@ -57,66 +56,93 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class _Block:
+    """Consecutive queries of one segment, and the rows that its last one sees."""
+
+    first: int  # packed position of the first query
+    count: int
+    rows: torch.Tensor  # (before + count,)
+
+    @property
+    def before(self) -> int:
+        """Rows that all queries see."""
+        return len(self.rows) - self.count
+
+
+@dataclass(frozen=True, slots=True)
 class _Group:
-    queries: torch.Tensor  # (B, Q) packed positions, padded with any
-    keys: torch.Tensor  # (B, L) arena rows, padded with any
-    mask: torch.Tensor  # (B, 1, Q, L) 0 where seen, -inf elsewhere
+    """Blocks of one batched call, padded to Q queries and L rows. The first `shared` rows are seen by all queries."""
+
+    queries: torch.Tensor  # (B, Q) packed positions
+    rows: torch.Tensor  # (B, L)
+    shared: int
+    mask: torch.Tensor  # (B, 1, 1, Q, L - shared) 0 where seen, -inf elsewhere
     real: torch.Tensor | None  # (B, Q) False on padding; None when there is none
 
 
 class Plan:
-    """Which packed token sees which rows, worked out once per forward and used in every layer."""
+    """Which packed token sees which rows, worked out once per forward and used in every layer.
+
+    Attention is written as two products around a softmax because a fused kernel splits its work by the number of
+    queries, and so rounds the same token differently in another packing. In bf16 such a difference, once rounded
+    across a step of the grid, grows through the layers to some 1e-3 of reward.
+    """
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
-        blocks: list[tuple[int, int, torch.Tensor, int]] = []  # first packed position, queries, key rows, keys before
+        blocks: list[_Block] = []
         position = 0
         for segment in segments:
             before = len(segment.rows) - segment.count
             for start in range(0, segment.count, _BLOCK):
-                size = min(_BLOCK, segment.count - start)
-                blocks.append((position + start, size, segment.rows[: before + start + size], before + start))
+                count = min(_BLOCK, segment.count - start)
+                blocks.append(_Block(position + start, count, segment.rows[: before + start + count]))
             position += segment.count
-        self._groups = [self._group(some, device) for some in _batches(blocks, device)]
-
-    @staticmethod
-    def _group(blocks: list[tuple[int, int, torch.Tensor, int]], device: torch.device) -> _Group:
-        width = max(size for _, size, _, _ in blocks)
-        length = max(len(rows) for _, _, rows, _ in blocks)
-        starts = torch.tensor([first for first, _, _, _ in blocks], device=device)
-        sizes = torch.tensor([size for _, size, _, _ in blocks], device=device)
-        before = torch.tensor([b for _, _, _, b in blocks], device=device)
-        offsets = torch.arange(width, device=device).expand(len(blocks), width)
-        real = offsets < sizes[:, None]  # (B, Q)
-        offsets = torch.where(real, offsets, 0)
-        keys = torch.nn.utils.rnn.pad_sequence([rows for _, _, rows, _ in blocks], batch_first=True)
-        seen = torch.arange(length, device=device) <= (before[:, None] + offsets)[:, :, None]  # (B, Q, L)
-        mask = torch.zeros(seen.shape, device=device).masked_fill_(~seen, -torch.inf)
-        return _Group(starts[:, None] + offsets, keys, mask[:, None], None if bool(real.all()) else real)
+        self._groups = [_group(some, device) for some in _batches(blocks, device)]
 
     def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """queries (T, H, D) fp32; keys, values (R, K, D) -> (T, H, D) fp32."""
-        out = torch.empty_like(queries)
+        """queries (T, H, D) fp32; keys, values (R, K, D) -> (T, H, D) in the type of the values."""
+        heads, kv_heads, dim = queries.shape[1], keys.shape[1], keys.shape[2]
+        scaled = (queries * dim**-0.5).unflatten(1, (kv_heads, heads // kv_heads))  # (T, K, G, D), G = H / K
+        out = torch.empty_like(scaled, dtype=values.dtype)
         for group in self._groups:
-            q = queries[group.queries].transpose(1, 2)  # (B, H, Q, D)
-            k = keys[group.keys].to(q.dtype).transpose(1, 2)  # (B, K, L, D)
-            v = values[group.keys].to(q.dtype).transpose(1, 2)
-            o = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask, enable_gqa=True).transpose(1, 2)
+            size, width = group.queries.shape
+            q = scaled[group.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, K, G * Q, D)
+            k = keys[group.rows].to(q.dtype).permute(0, 2, 3, 1)  # (B, K, D, L)
+            v = values[group.rows].transpose(1, 2)  # (B, K, L, D)
+            scores = (q @ k).view(size, kv_heads, -1, width, group.rows.shape[1])  # (B, K, G, Q, L)
+            scores[..., group.shared :] += group.mask
+            weights = scores.softmax(-1).to(v.dtype).flatten(2, 3)  # (B, K, G * Q, L)
+            o = (weights @ v).view(size, kv_heads, -1, width, dim).permute(0, 3, 1, 2, 4)  # (B, Q, K, G, D)
             if group.real is None:
                 out[group.queries] = o
             else:
                 out[group.queries[group.real]] = o[group.real]
-        return out
+        return out.flatten(1, 2)
 
 
-def _batches(
-    blocks: list[tuple[int, int, torch.Tensor, int]], device: torch.device
-) -> list[list[tuple[int, int, torch.Tensor, int]]]:
+def _group(blocks: Sequence[_Block], device: torch.device) -> _Group:
+    # At least four queries: products with very few rows take another path, which sums in another order.
+    width = max(4, *(block.count for block in blocks))
+    first = torch.tensor([block.first for block in blocks], device=device)[:, None]
+    count = torch.tensor([block.count for block in blocks], device=device)[:, None]
+    before = torch.tensor([block.before for block in blocks], device=device)[:, None]
+    offsets = torch.arange(width, device=device).expand(len(blocks), width)
+    real = offsets < count  # (B, Q)
+    offsets = torch.where(real, offsets, 0)
+    rows = torch.nn.utils.rnn.pad_sequence([block.rows for block in blocks], batch_first=True)
+    shared = min(block.before for block in blocks)
+    hidden = torch.arange(shared, rows.shape[1], device=device) > (before + offsets)[:, :, None]  # (B, Q, L - shared)
+    mask = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)[:, None, None]
+    return _Group(first + offsets, rows, shared, mask, None if bool(real.all()) else real)
+
+
+def _batches(blocks: Sequence[_Block], device: torch.device) -> list[list[_Block]]:
     """On a CPU each block alone, without padding; on a GPU blocks of like length together, for fewer launches."""
     if device.type == "cpu":
         return [[block] for block in blocks]
-    batches: list[list[tuple[int, int, torch.Tensor, int]]] = []
-    for block in sorted(blocks, key=lambda b: len(b[2])):
-        if batches and (len(batches[-1]) + 1) * _BLOCK * len(block[2]) <= _PADDED_ROWS:
+    batches: list[list[_Block]] = []
+    for block in sorted(blocks, key=lambda b: len(b.rows)):
+        if batches and (len(batches[-1]) + 1) * _BLOCK * len(block.rows) <= _BATCH_PAIRS:
             batches[-1].append(block)
         else:
             batches.append([block])

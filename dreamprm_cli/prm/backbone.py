@@ -193,8 +193,7 @@ class Backbone:
             k = _rotate(layer.k(h).view(-1, shape.kv_heads, shape.head_dim).float(), cos, sin)
             v = layer.v(h).view(-1, shape.kv_heads, shape.head_dim)
             arena.write(index, rows, k, v)
-            attended = plan.attend(q, *arena.layer(index)).flatten(1)
-            x += layer.o(attended.to(self.dtype))
+            x += layer.o(plan.attend(q, *arena.layer(index)).flatten(1))
             h = F.rms_norm(x, eps, layer.norm2, shape.eps).to(self.dtype)
             x += layer.down(F.silu(layer.gate(h), inplace=True).mul_(layer.up(h)))
             if index + 1 in layers:

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.models import Report
 from dreamprm_cli.prm import Scorer
 
 
 def open_scorer(spec: str, *, device: str = "auto", progress: Report | None = None) -> Scorer | None:
-    """The checkpoint `spec` (a folder or a name shipped with the package) on `device`; None for "none"."""
+    """The checkpoint `spec` (a folder or a name shipped with the package) on `device`; None for "none".
+
+    Fetches and converts the backbone the first time. Raises CheckpointError or ModelError.
+    """
     if spec == "none":
         return None
-    raise NotImplementedError
+    try:
+        import torch
+
+        from dreamprm_cli.prm.backbone import load_backbone
+        from dreamprm_cli.prm.checkpoint import check_backbone, load, load_adapter, resolve
+        from dreamprm_cli.prm.scorer import PackedScorer
+        from dreamprm_cli.prm.source import locate_backbone
+    except ImportError as error:
+        raise CheckpointError(
+            f"the PRM needs {error.name}", "pip install 'dreamprm[prm]', or --prm none to rank without it"
+        ) from None
+    folder = resolve(spec)
+    checkpoint = load(folder)
+    source = locate_backbone(checkpoint.backbone, report=progress)
+    check_backbone(checkpoint, source)
+    backbone = load_backbone(
+        source,
+        depth=max(checkpoint.layers),
+        device=None if device == "auto" else torch.device(device),
+        adapter=load_adapter(folder),
+    )
+    return PackedScorer(
+        backbone,
+        layers=checkpoint.layers,
+        head=checkpoint.head,
+        name=spec,
+        step_token=checkpoint.step_token,
+        max_length=checkpoint.max_length,
+        code_reserve=checkpoint.code_reserve,
+    )

@@ -48,6 +48,7 @@ class PackedScorer:
     ) -> None:
         self.name = name
         self.backbone = backbone
+        self.device = str(backbone.device)
         self.layers = tuple(layers or (backbone.depth,))
         self.head = head
         self.tokens = Tokens(backbone.tokenizer, step_token)

@@ -8,13 +8,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreamprm_cli.errors import CheckpointError
-
-Progress = Callable[[str], None]
+from dreamprm_cli.models import Progress, Report, ensure
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def cache_root() -> Path:
     return Path(os.environ.get("DREAMPRM_CACHE") or platformdirs.user_cache_dir("dreamprm"))
 
 
-def locate_backbone(spec: str, *, notify: Progress | None = None) -> BackboneSource:
+def locate_backbone(spec: str, *, report: Report | None = None) -> BackboneSource:
     """Find, fetch or convert the backbone that `spec` names.
 
     spec: a registry name (`qwen2.5-coder-0.5b`), `gguf:PATH` or `PATH.gguf`, a folder, or `hf:ORG/NAME`.
@@ -48,12 +47,11 @@ def locate_backbone(spec: str, *, notify: Progress | None = None) -> BackboneSou
             raise CheckpointError(
                 f"No backbone file {path}", "Check the path, or use a name from `dreamprm models list`."
             )
-        return _from_gguf(path.stem, path, notify)
+        return _from_gguf(path.stem, path, report)
     if Path(bare).is_dir():
         return _from_folder(Path(bare).name, Path(bare))
-    from dreamprm_cli import models
-
-    return _from_gguf(spec, models.ensure(spec), notify)
+    path = ensure(spec, report)
+    return _from_folder(spec, path) if path.is_dir() else _from_gguf(spec, path, report)
 
 
 def _hub_folder(name: str) -> Path:
@@ -78,14 +76,14 @@ def _from_folder(name: str, folder: Path) -> BackboneSource:
     return BackboneSource(name, whole, folder)
 
 
-def _from_gguf(name: str, gguf: Path, notify: Progress | None) -> BackboneSource:
+def _from_gguf(name: str, gguf: Path, report: Report | None) -> BackboneSource:
     digest = file_digest(gguf)
     folder = cache_root() / "backbones" / f"{gguf.stem}-{digest[:12]}"
     if not (folder / "config.json").exists():
         from dreamprm_cli.prm.convert import convert_gguf
 
-        if notify is not None:
-            notify(f"Converting {gguf.name} for scoring (once)")
+        if report is not None:
+            report(Progress(name, "notice", message=f"converting {gguf.name} for scoring (once)"))
         with made_whole(folder) as scratch:
             convert_gguf(gguf, scratch)
     return BackboneSource(name, digest, folder)

@@ -1,0 +1,219 @@
+"""A PRM checkpoint: a Hugging Face style folder of adapter and head; the backbone is named, not copied.
+
+    config.json              the token-classification model it makes with its backbone (num_labels 1)
+    head.safetensors         score.weight (1, F), score.bias (1,); fp32, F = layers read x hidden size
+    adapter_config.json, adapter_model.safetensors    a PEFT LoRA adapter, where the backbone is not frozen
+    dreamprm.json            what must fit: backbone digest, template and splitter versions, layers, calibration, data
+
+Everything is checked when it is loaded: scores from a PRM that reads other text than it was trained on are noise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dreamprm_cli.aggregate import AGGREGATIONS
+from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.prm.head import Head
+from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION
+from dreamprm_cli.steps import SPLITTER_VERSION
+
+if TYPE_CHECKING:
+    from dreamprm_cli.prm.backbone import LowRank
+    from dreamprm_cli.prm.source import BackboneSource
+
+SCHEMA_VERSION = 1
+SHIPPED = Path(__file__).parent / "checkpoints"
+_ABOUT = "dreamprm.json"
+_HEAD = "head.safetensors"
+_ADAPTER = "adapter_model.safetensors"
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a scorer needs besides the backbone.
+
+    layers: whose states the head reads, counted from 1, side by side in this order.
+    data_sha256: digest of the training data; metrics: held-out results, as the trainer recorded them.
+    """
+
+    backbone: str
+    backbone_sha256: str
+    layers: tuple[int, ...]
+    head: Head
+    hidden: int
+    step_token: str | None = None
+    max_length: int = 4096
+    code_reserve: int = 1536
+    aggregation: str = "mean"
+    data_sha256: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    template_version: int = PRM_TEMPLATE_VERSION
+    splitter_version: int = SPLITTER_VERSION
+
+    def about(self) -> dict[str, Any]:
+        """The content of `dreamprm.json`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "backbone": self.backbone,
+            "backbone_sha256": self.backbone_sha256,
+            "hidden_size": self.hidden,
+            "layers": list(self.layers),
+            "template_version": self.template_version,
+            "splitter_version": self.splitter_version,
+            "step_token": self.step_token,
+            "max_length": self.max_length,
+            "code_reserve": self.code_reserve,
+            "aggregation": self.aggregation,
+            "calibration": {"temperature": self.head.temperature, "offset": self.head.offset},
+            "data_sha256": self.data_sha256,
+            "metrics": dict(self.metrics),
+        }
+
+
+def resolve(spec: str) -> Path:
+    """The folder of a checkpoint given by path, or by the name of a shipped one. Raises CheckpointError."""
+    folder = Path(spec).expanduser()
+    if (folder / _ABOUT).is_file():
+        return folder
+    if (SHIPPED / spec / _ABOUT).is_file() and Path(spec).name == spec:
+        return SHIPPED / spec
+    names = ", ".join(sorted(p.parent.name for p in SHIPPED.glob(f"*/{_ABOUT}"))) or "none"
+    raise CheckpointError(f"no PRM checkpoint {spec!r}", f"give a folder with {_ABOUT}, or a shipped name: {names}")
+
+
+def save(checkpoint: Checkpoint, folder: Path, backbone_config: Mapping[str, Any]) -> None:
+    """Write the checkpoint. `backbone_config` is the backbone's `config.json`. Raises CheckpointError on a bad head."""
+    from safetensors.numpy import save_file
+
+    _check(checkpoint, str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    weight = checkpoint.head.weight.astype(np.float32).reshape(1, -1)
+    save_file({"score.weight": weight, "score.bias": np.array([checkpoint.head.bias], np.float32)}, folder / _HEAD)
+    config = {
+        **backbone_config,
+        "architectures": ["Qwen2ForTokenClassification"],
+        "num_hidden_layers": max(checkpoint.layers),
+        "num_labels": 1,
+        "id2label": {"0": "correct"},
+        "label2id": {"correct": 0},
+    }
+    _write_json(folder / "config.json", config)
+    _write_json(folder / _ABOUT, checkpoint.about())
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read and check a checkpoint. Raises CheckpointError saying what is missing, damaged or does not fit."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    about = _read_json(folder / _ABOUT)
+    try:
+        tensors = load_file(folder / _HEAD)
+        calibration = about.get("calibration") or {"temperature": 1.0, "offset": 0.0}
+        checkpoint = Checkpoint(
+            backbone=str(about["backbone"]),
+            backbone_sha256=str(about["backbone_sha256"]),
+            layers=tuple(int(layer) for layer in about["layers"]),
+            head=Head(
+                tensors["score.weight"].reshape(-1).astype(np.float32),
+                float(tensors["score.bias"].reshape(-1)[0]),
+                float(calibration["temperature"]),
+                float(calibration["offset"]),
+            ),
+            hidden=int(about["hidden_size"]),
+            step_token=about["step_token"],
+            max_length=int(about["max_length"]),
+            code_reserve=int(about["code_reserve"]),
+            aggregation=str(about["aggregation"]),
+            data_sha256=str(about["data_sha256"]),
+            metrics=about.get("metrics") or {},
+            template_version=int(about["template_version"]),
+            splitter_version=int(about["splitter_version"]),
+        )
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"cannot read {folder / _HEAD}: {error}", "the checkpoint is damaged") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{folder}: {_ABOUT} or {_HEAD} lacks or garbles {error}", "train it again") from None
+    _check(checkpoint, str(folder))
+    return checkpoint
+
+
+def load_adapter(folder: Path) -> dict[str, LowRank] | None:
+    """The LoRA adapter of a checkpoint by the name of the map it changes; None when the backbone is frozen."""
+    if not (folder / _ADAPTER).exists():
+        return None
+    import torch
+    from safetensors.torch import load_file
+
+    from dreamprm_cli.prm.backbone import LowRank
+
+    config = _read_json(folder / _ADAPTER_CONFIG)
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
+        raise CheckpointError(f"{folder}: only plain LoRA adapters without biases can be read", "train one with LoRA")
+    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(folder / _ADAPTER).items():
+        if ".lora_" in key:
+            name, _, side = key.removeprefix("base_model.model.").removeprefix("model.").partition(".lora_")
+            parts.setdefault(name, {})[side[0]] = tensor
+    try:
+        return {name: LowRank(pair["A"], pair["B"], scale) for name, pair in parts.items()}
+    except KeyError:
+        raise CheckpointError(f"{folder}: {_ADAPTER} lacks one half of a LoRA pair", "train it again") from None
+
+
+def check_backbone(checkpoint: Checkpoint, source: BackboneSource) -> None:
+    """Raise CheckpointError when the backbone at hand is not the one that the head was trained on."""
+    if checkpoint.backbone_sha256 != source.sha256:
+        raise CheckpointError(
+            f"the PRM was trained on another file of {checkpoint.backbone} ({checkpoint.backbone_sha256[:12]}...)",
+            f"the file here has SHA-256 {source.sha256[:12]}...: fetch the right one with `dreamprm models pull`",
+        )
+
+
+def _check(checkpoint: Checkpoint, where: str) -> None:
+    head = checkpoint.head
+    wrong = ""
+    if checkpoint.template_version != PRM_TEMPLATE_VERSION:
+        wrong = f"input template {checkpoint.template_version}, this version writes {PRM_TEMPLATE_VERSION}"
+    elif checkpoint.splitter_version != SPLITTER_VERSION:
+        wrong = f"splitter {checkpoint.splitter_version}, this version splits as {SPLITTER_VERSION}"
+    elif checkpoint.aggregation not in AGGREGATIONS:
+        wrong = f"unknown aggregation {checkpoint.aggregation!r}"
+    elif not checkpoint.layers or min(checkpoint.layers) < 1:
+        wrong = f"layers {list(checkpoint.layers)}"
+    elif head.weight.shape != (len(checkpoint.layers) * checkpoint.hidden,):
+        wrong = f"a head of {head.weight.size} weights for {len(checkpoint.layers)} layers of {checkpoint.hidden}"
+    elif not (np.isfinite(head.weight).all() and all(map(math.isfinite, (head.bias, head.temperature, head.offset)))):
+        wrong = "a head with numbers that are not finite"
+    elif head.temperature <= 0:
+        wrong = f"temperature {head.temperature}"
+    if wrong:
+        raise CheckpointError(f"{where}: {wrong}", "use a checkpoint made for this version, or train one")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}", "the checkpoint is damaged or incomplete") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object", "the checkpoint is damaged")
+    return value
