@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import sys
 import time
 from collections import Counter
@@ -117,7 +116,7 @@ def fit(args: argparse.Namespace, recipe: Recipe) -> None:
         print(f"{name:32} {trial['auc_within']:.4f} ±{trial['sd']:.4f} {_rounded(trial['by_source'])}")
     report = {
         "recipe": recipe.name,
-        "command": shlex.join(["python", "-m", "dreamprm_trainer", *(sys.argv[1:])]),
+        "command": f"python -m dreamprm_trainer fit --recipe trainer/recipes/{recipe.path.name} --data DATA",
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
         "seconds": round(time.monotonic() - started, 1),
         "backbone": recipe.backbone,

@@ -51,8 +51,12 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     yield from _data(train)
     yield ""
     yield _hosted(train)
-    for reason, count in fit["left_out"].items():
-        yield f"Left out: {count} {reason}."
+    yield ""
+    yield (
+        "Left out (source: what): "
+        + "; ".join(f"{reason} ({count})" for reason, count in fit["left_out"].items())
+        + "."
+    )
     yield ""
     yield "<details><summary>Files and SHA-256</summary>"
     yield ""
@@ -101,7 +105,7 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
             word = "beats" if low > 0 else "is beaten by" if high < 0 else "is not told apart from"
             yield (
                 f"- **{name}, best of {n}**: it {word} {_title(baseline)} "
-                f"({over['difference']:+.3f} of problems solved, 95 % interval {low:+.3f} to {high:+.3f})."
+                f"({over['difference']:+.3f} of the problems, 95 % interval {low:+.3f} to {high:+.3f})."
             )
 
 

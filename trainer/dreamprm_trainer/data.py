@@ -104,7 +104,7 @@ def load(
         kept = {task_id for task_id, (_, own) in rows.items() if own in source.splits}
         if "test" not in source.splits and humaneval:
             repeats = near_duplicates((rows[task_id][0] for task_id in kept), humaneval)
-            loaded.left_out["near-duplicate of HumanEval (problems)"] += len(repeats)
+            loaded.left_out[f"{source.name}: problems that repeat one of HumanEval"] += len(repeats)
             kept -= repeats.keys()
         if not source.unverified:
             kept = {task_id for task_id in kept if rows[task_id][0].get("quality") != "unverified"}
@@ -118,7 +118,7 @@ def load(
                 if source.models and not any(part in row["model"] for part in source.models):
                     continue
                 if row.get("passed") is None and not ungraded:
-                    loaded.left_out["no verdict (programs)"] += 1
+                    loaded.left_out[f"{source.name}: programs without a verdict"] += 1
                     continue
                 pool[row["task_id"]].append(row)
         for task_id in _limited(source, pool, rows):
@@ -147,7 +147,7 @@ def _length(row: Row) -> int:
 
 def _item(source: Source, own_split: str, problem: Problem, row: Row) -> Item:
     steps = tuple(split(row["solution"]))
-    passed = bool(row["passed"])
+    passed = bool(row.get("passed"))
     logprob = row.get("mean_logprob")
     return Item(
         source=source.name,

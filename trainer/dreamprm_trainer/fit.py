@@ -111,7 +111,7 @@ def _pairs(table: Table, weights: Floats) -> tuple[NDArray[np.int64], NDArray[np
         for one in good:
             above += [int(one)] * len(bad)
             below += [int(other) for other in bad]
-            weight += [float(weights[members].mean()) / pairs] * len(bad)
+            weight += [float(weights[members].mean()) / max(pairs, 1)] * len(bad)
     total = sum(weight) or 1.0
     empty = np.array([], np.int64)
     return (

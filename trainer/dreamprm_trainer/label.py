@@ -13,7 +13,7 @@ import gzip
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from dreamprm_cli.errors import DreamPRMError
@@ -25,14 +25,17 @@ Grade = Callable[[Path, Path], None]
 _PUBLISHED = ("task_id", "model", "sample", "solution", "seed", "finish_reason", "tokens", "mean_logprob")
 
 
-def label(pool: Sequence[Row], todo: Path, grade: Grade) -> list[Row]:
-    """The rows with their verdicts. todo: the file of distinct programs; verdicts go to `todo` with `.verdicts`."""
+def label(pool: Sequence[Row], todo: Path, grade: Grade, without: Collection[str] = ()) -> list[Row]:
+    """The rows with their verdicts, None for the problems of `without`.
+
+    todo: the file of distinct programs; verdicts go beside it, with the suffix `.verdicts`.
+    """
     verdicts = todo.with_suffix(".verdicts")
     file, asked = open_pool(todo)
     with file:
         known = {_key(row) for row in asked}
         for row in pool:
-            if row["solution"].strip() and _key(row) not in known:
+            if row["task_id"] not in without and row["solution"].strip() and _key(row) not in known:
                 known.add(_key(row))
                 asked.append({"task_id": row["task_id"], "solution": row["solution"]})
                 append(file, asked[-1])
@@ -68,13 +71,13 @@ def write(rows: Sequence[Row], path: Path) -> None:
     path.write_bytes(gzip.compress(text, 9, mtime=0) if path.suffix == ".gz" else text)
 
 
-def _sandbox(problems: Path, workers: int | None, time_limit_s: float) -> Grade:
+def _sandbox(problems: Path, workers: int | None, limits: dict[str, float]) -> Grade:
     def run(samples: Path, verdicts: Path) -> None:
         from dreamprm_sandbox.grade import grade_files, problem, rows
         from dreamprm_sandbox.limits import Limits
 
         known = {row["task_id"]: problem(row) for row in rows(problems)}
-        grade_files(known, samples, verdicts, workers=workers, limits=Limits(time_limit_s=time_limit_s))
+        grade_files(known, samples, verdicts, workers=workers, limits=Limits(**limits))  # type: ignore[arg-type]
 
     return run
 
@@ -86,10 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="graded pool, .jsonl or .jsonl.gz")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds a program")
+    parser.add_argument("--memory-mb", type=int, default=2048, help="of a program; some references need much")
+    parser.add_argument("--without", nargs="*", default=[], help="problems whose tests cannot be run")
     args = parser.parse_args(argv)
+    limits = {"time_limit_s": args.time_limit, "memory_mb": args.memory_mb}
     try:
         todo = args.out.parent / f".{args.out.name.removesuffix('.gz').removesuffix('.jsonl')}.todo"
-        rows = label(read_jsonl(args.pool), todo, _sandbox(args.problems, args.workers, args.time_limit))
+        rows = label(read_jsonl(args.pool), todo, _sandbox(args.problems, args.workers, limits), args.without)
         write(rows, args.out)
     except DreamPRMError as error:
         print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
