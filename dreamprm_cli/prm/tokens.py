@@ -34,6 +34,7 @@ class Tokens:
         self._step_ids = [] if step_token is None else self._encode(step_token, special=True)
 
     def _encode(self, text: str, *, special: bool = False) -> list[int]:
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text to the tokenizer
         with self._lock:
             self._tokenizer.encode_special_tokens = not special
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
