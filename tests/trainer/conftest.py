@@ -10,6 +10,26 @@ from dreamprm_cli.types import Problem
 
 CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
 
+RECIPE = """
+name = "x"
+backbone = "qwen2.5-coder-0.5b"
+layers = [8, 16]
+[[source]]
+name = "a"
+problems = "p.jsonl"
+pools = ["q.jsonl"]
+[fit]
+train = ["a"]
+layers = [16]
+aggregation = "mean"
+[search]
+layers = [[8], [8, 16]]
+l2 = [0.1]
+steps = ["all"]
+pairwise = [0.0]
+seeds = 2
+"""
+
 
 def _item(problem="P/0", sample=0, passed=True, code=CODE, source="own", own_split="train", **more):
     steps = tuple(split(code))
@@ -25,6 +45,11 @@ def _item(problem="P/0", sample=0, passed=True, code=CODE, source="own", own_spl
         truth=more.pop("truth", (None,) * len(steps)),
         **more,
     )
+
+
+@pytest.fixture
+def recipe_text():
+    return RECIPE
 
 
 @pytest.fixture

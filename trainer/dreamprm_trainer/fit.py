@@ -51,13 +51,13 @@ def fit(table: Table, settings: Settings, cached: tuple[int, ...], weights: Floa
 
 def _minimise(table: Table, x: Floats, settings: Settings, weights: Floats) -> tuple[Floats, float]:
     """Weights (F,) and bias for standardised features x (S, F), by L-BFGS."""
-    count = np.bincount(table.program, minlength=len(table.items)).astype(np.float32)
+    count: Floats = np.bincount(table.program, minlength=len(table.items)).astype(np.float32)
     pooled = _pool(x, table, count)
     if settings.steps == "mean":
         points, target, weight = pooled, table.outcome, weights
     else:
         keep = table.last if settings.steps == "last" else np.ones(len(x), bool)
-        share = 1 / count if settings.steps == "all" else np.ones_like(count)
+        share: Floats = np.reciprocal(count) if settings.steps == "all" else np.ones_like(count)
         points, target, weight = x[keep], table.target[keep], (weights * share)[table.program[keep]]
     above, below, pair_weight = _pairs(table, weights)
     points_t, target_t = torch.from_numpy(np.ascontiguousarray(points)), torch.from_numpy(target)

@@ -1,0 +1,62 @@
+"""The card says what the numbers say, and names hosted models where their programs were used."""
+
+import pytest
+from dreamprm_trainer.card import lines
+from dreamprm_trainer.evaluate import Pool, calibration, evaluate
+from dreamprm_trainer.recipe import read_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path, recipe_text):
+    (tmp_path / "x.toml").write_text('notes = ["It has seen no Haskell."]\n' + recipe_text)
+    return read_recipe(tmp_path / "x.toml")
+
+
+def _metrics(sign, model="qwen"):
+    pools = []
+    for number in range(40):
+        passed = tuple(k < number % 4 for k in (2, 0, 3, 1))
+        scores = {"prm": tuple(sign * float(p) for p in passed), "random": (0.0,) * 4, "logprob": (0.0,) * 4}
+        pools.append(Pool(f"P/{number}", passed, scores))
+    result = evaluate(pools, (1, 2, 4), resamples=200)
+    result["calibration"] = calibration([0.2, 0.8], [False, True])
+    fit = {
+        "settings": {"layers": [8, 16], "l2": 0.1, "steps": "all", "pairwise": 0.5, "aggregation": "mean"},
+        "command": "python -m dreamprm_trainer fit",
+        "machine": {"processor": "a CPU", "cores": 2},
+        "seconds": 3.2,
+        "backbone": "qwen2.5-coder-0.5b",
+        "files": {"q.jsonl": "abc123"},
+        "left_out": {"a: programs without a verdict": 2},
+        "train": {"a": {"problems": 3, "programs": 9, "steps": 12, "passed": 0.25, "models": {model: 9}}},
+        "ablations": {"all": {"programs": 9, "auc_within": 0.6, "sd": 0.01, "by_source": {"a": 0.6}}},
+    }
+    return {"fit": fit, "validation": {"a": result}}
+
+
+def test_a_model_that_ranks_right_is_said_to_win(recipe):
+    text = "\n".join(lines(_metrics(1), recipe))
+    assert "**a, best of 4**: it beats a random pick (+0.375" in text
+    assert "states after layers 8 and 16" in text
+    assert "| a | 3 | 9 | 12 | 0.25 | qwen (9) |" in text
+    assert "No program of a hosted model was used" in text
+    assert "It has seen no Haskell." in text
+    assert "`q.jsonl` abc123" in text
+
+
+def test_a_model_that_ranks_wrong_is_said_to_lose(recipe):
+    text = "\n".join(lines(_metrics(-1), recipe))
+    assert "it is beaten by a random pick" in text
+    text = "\n".join(lines(_metrics(0), recipe))
+    assert "it is not told apart from a random pick" in text
+
+
+def test_hosted_models_are_named(recipe):
+    assert "Programs of hosted models were used: o1-mini" in "\n".join(lines(_metrics(1, "o1-mini"), recipe))
+
+
+def test_the_test_set_comes_first_and_decides_the_verdict(recipe):
+    metrics = {**_metrics(1), "test": {"unseen": _metrics(-1)["validation"]["a"]}}
+    text = "\n".join(lines(metrics, recipe))
+    assert "**unseen, best of 4**: it is beaten by" in text
+    assert text.index("### unseen") < text.index("### a")
