@@ -1,48 +1,73 @@
-"""A policy without a model: plays given texts, for tests and demonstrations. Nothing in it is random."""
+"""A policy without a model, for tests and demonstrations: it plays given texts, a few characters at a time."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 
 from dreamprm_cli.policy import Delta, Sampling
 from dreamprm_cli.prompts import Prompt
-from dreamprm_cli.types import Usage
+from dreamprm_cli.types import FinishReason, Usage
 
 
 class ScriptedPolicy:
-    """Candidate k gets `texts[k % len(texts)]`, `chunk` characters a delta, all candidates in turn.
+    """Candidate i plays `texts[i % len(texts)]`; the candidates take turns, `chunk` characters each.
 
-    Every piece counts as one token of log-probability -0.1. A text longer than `max_tokens` pieces ends with "length".
+    A chunk counts as one token of log-probability `logprob` nats. Longer texts than `max_tokens` chunks end with
+    "length", others with "stop" or with what `finish_reasons` says for their index. `prefills` as in Policy: texts
+    are bare programs when True, whole answers with fences when False. `pause_s` paces a demonstration.
     """
 
     name = "scripted"
-    prefills = True
 
-    def __init__(self, texts: Sequence[str], *, chunk: int = 4) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        *,
+        chunk: int = 8,
+        logprob: float = -0.1,
+        finish_reasons: Mapping[int, FinishReason] | None = None,
+        prefills: bool = True,
+        pause_s: float = 0.0,
+    ) -> None:
+        """Raises ValueError when there is nothing to play."""
         if not texts or chunk < 1:
-            raise ValueError("a script needs at least one text, and pieces of at least one character")
-        self._texts = list(texts)
+            raise ValueError("a script needs at least one text, and chunks of at least one character")
+        self.prefills = prefills
+        self._texts = tuple(texts)
         self._chunk = chunk
-        self._tokens = 0
+        self._logprob = logprob
+        self._finish_reasons = dict(finish_reasons or {})
+        self._pause_s = pause_s
+        self._input_tokens = 0
+        self._output_tokens = 0
 
     def stream(self, prompt: Prompt, indices: Sequence[int], sampling: Sampling) -> Generator[Delta, None, None]:
-        """See `Policy.stream`."""
-        for piece in itertools.zip_longest(*(self._candidate(index, sampling.max_tokens) for index in indices)):
-            for delta in piece:
-                if delta is not None:
-                    self._tokens += delta.tokens
-                    yield delta
+        """See `Policy.stream`. Prompt and seed change nothing."""
+        self._input_tokens += len(f"{prompt.system} {prompt.user}".split())
+        live = [(index, self._play(index, sampling.max_tokens)) for index in indices]
+        while live:
+            for part in list(live):
+                delta = next(part[1])
+                if self._pause_s:
+                    time.sleep(self._pause_s)
+                self._output_tokens += delta.tokens
+                if delta.finish_reason:
+                    live.remove(part)
+                yield delta
 
-    def _candidate(self, index: int, max_tokens: int) -> list[Delta]:
+    def _play(self, index: int, max_tokens: int) -> Generator[Delta, None, None]:
         text = self._texts[index % len(self._texts)]
-        pieces = [text[start : start + self._chunk] for start in range(0, len(text), self._chunk)]
-        kept = pieces[:max_tokens]
-        reason = "stop" if len(kept) == len(pieces) else "length"
-        return [Delta(index, piece, -0.1) for piece in kept] + [Delta(index, "", 0.0, 0, reason)]  # type: ignore[arg-type]
+        pieces = [text[start : start + self._chunk] for start in range(0, len(text), self._chunk)] or [""]
+        reason: FinishReason = self._finish_reasons.get(index, "stop")
+        if len(pieces) > max_tokens:
+            pieces, reason = pieces[:max_tokens], "length"
+        for place, piece in enumerate(pieces):
+            yield Delta(index, piece, self._logprob, 1, reason if place == len(pieces) - 1 else None)
 
     def usage(self) -> Usage:
-        return Usage(0, self._tokens)
+        """Words of the prompts, chunks of the answers; it costs nothing."""
+        return Usage(self._input_tokens, self._output_tokens, 0.0)
 
     def close(self) -> None:
         pass

@@ -8,7 +8,7 @@ _FENCE = "\n```"
 
 
 class FenceStop:
-    """Turns the token bytes of one completion into text, up to the first line that opens with three backticks.
+    """Lets the text of one completion through, up to the first line that opens with three backticks.
 
     The newline before the fence belongs to the program and is released; the fence and all after it is not.
     Text that may yet become the fence, and bytes that are not yet a whole character, are held back.
@@ -22,9 +22,9 @@ class FenceStop:
         self._held = ""
         self.stopped = False
 
-    def feed(self, piece: bytes) -> str:
+    def feed(self, piece: bytes | str) -> str:
         """The text that `piece` settles, possibly empty. Sets `stopped` at the fence; later pieces are ignored."""
-        return self._release(self._decoder.decode(piece))
+        return self._release(piece if isinstance(piece, str) else self._decoder.decode(piece))
 
     def finish(self) -> str:
         """What was held back, once no more tokens come."""
