@@ -37,8 +37,10 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.mxfast=0",  # what consolidates its bins after a fork copies every page of them
 }
-_MODULES = (codec, cgroup, harden, proof, runner, zygote)  # in the order they import each other
+_MODULES = (codec, cgroup, proof, runner, zygote)  # in the order they import each other
+# Reads one program from standard input, byte by byte no further than its end, and runs it.
 _BOOT = (
     "import os\n"
     "def take(n):\n"
@@ -50,6 +52,7 @@ _BOOT = (
     "    return b\n"
     "exec(compile(take(int.from_bytes(take(4), 'big')), 'boot.py', 'exec'))\n"
 )
+_COMMAND = ["/usr/bin/python3", "-P", "-s", "-c", _BOOT]
 
 
 class Engine:
@@ -79,12 +82,11 @@ class Engine:
         except (docker.errors.DockerException, OSError) as error:
             self._remove(container)
             raise Fault(f"the engine cannot start a container: {_one_line(error)}") from None
-        slot = Slot(stream, self.isolation)
+        slot = Slot(stream, self.limits.memory_mb)
         with self._lock:
             self._containers[id(slot)] = container
         try:
-            source = _sources()
-            stream.send(len(source).to_bytes(4, "big") + source, _START_S)
+            stream.send(_programs(self.limits.memory_mb << 20), _START_S)
             found = proof.shortcomings(json.loads(slot.hello(_START_S)), self.wanted)
         except Fault:
             self.discard(slot)
@@ -164,7 +166,7 @@ class Engine:
         )
         created = api.create_container(
             self.image,
-            command=["python3", "-P", "-s", "-c", _BOOT],
+            command=_COMMAND,
             name=f"dreamprm-{uuid.uuid4().hex[:12]}",
             environment=_ENVIRONMENT,
             labels=_owner(),
@@ -246,8 +248,10 @@ def _host() -> str:
         return socket.gethostname()
 
 
-def _sources() -> bytes:
-    """One program that defines the container's modules and runs the zygote: the image holds no code of ours."""
+def _programs(memory_bytes: int) -> bytes:
+    """What PID 1 runs, one after the other: the call filter, which needs a good deal of memory, then a fresh
+    interpreter with the modules of the container and the zygote. The image holds no code of ours."""
+    first = f"{inspect.getsource(harden)}\nrefuse_calls()\nos.execv({_COMMAND[0]!r}, {_COMMAND!r})\n"
     lines = [
         "import sys, types",
         "package = sys.modules['dreamprm_sandbox'] = types.ModuleType('dreamprm_sandbox')",
@@ -259,8 +263,9 @@ def _sources() -> bytes:
     ]
     for module in _MODULES:
         lines.append(f"define({module.__name__.rpartition('.')[2]!r}, {inspect.getsource(module)!r})")
-    lines.append("package.zygote.main()")
-    return "\n".join(lines).encode()
+    lines.append(f"package.zygote.main({memory_bytes})")
+    programs = [program.encode() for program in (first, "\n".join(lines))]
+    return b"".join(len(program).to_bytes(4, "big") + program for program in programs)
 
 
 def _own_socket(raw: Any) -> socket.socket:

@@ -1,4 +1,4 @@
-"""A system call filter on top of the engine's default one, put on once by PID 1 and inherited by every candidate.
+"""A system call filter on top of the engine's default one, put on before PID 1 starts and inherited by all.
 
 Refused: sockets other than Unix and IP (raw packets, netlink, vsock, the kernel's crypto), System V and POSIX message
 queues and shared memory (they would outlive a candidate), tracing, namespaces, mounts, io_uring, bpf, keys.
@@ -29,7 +29,7 @@ _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # colu
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _EPERM = 0x7FFF0000, 0x00050001
 _NUMBER_AT, _ARCH_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _FILTER_MODE = 4, 22, 2
+_PR_SET_SECCOMP, _FILTER_MODE = 22, 2
 _X32 = 0x40000000
 
 
@@ -60,22 +60,11 @@ def filter_program(machine: str) -> bytes:
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
-def set_dumpable(value: int) -> None:
-    """0: no process of another user, and none without ptrace rights, may read this one through /proc."""
-    _prctl(_PR_SET_DUMPABLE, value)
-
-
 def refuse_calls() -> None:
     """Put the filter on, for this process and all it forks. Needs no-new-privileges. Raises OSError."""
     data = filter_program(platform.machine())
     program = _Program(len(data) // 8, data)
-    _prctl(_PR_SET_SECCOMP, _FILTER_MODE, ctypes.addressof(program))
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, second: int, third: int = 0) -> None:
-    arguments = [ctypes.c_ulong(argument) for argument in (second, third, 0, 0)]
-    if _libc.prctl(option, *arguments) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = [ctypes.c_ulong(value) for value in (_FILTER_MODE, ctypes.addressof(program), 0, 0)]
+    if libc.prctl(_PR_SET_SECCOMP, *arguments) != 0:
+        raise OSError(ctypes.get_errno(), "the system call filter was refused")

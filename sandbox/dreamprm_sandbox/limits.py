@@ -29,4 +29,4 @@ class Limits:
     @property
     def wall_limit_s(self) -> float:
         """Backstop on the wall clock for one test."""
-        return 3.0 * self.time_limit_s + 3.0
+        return 2.0 * self.time_limit_s + 2.0

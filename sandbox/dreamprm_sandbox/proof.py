@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,8 @@ WRITABLE = ("/tmp", "/dev/shm")
 
 def gather() -> dict[str, Any]:
     """Facts about the calling process and the container, as plain values."""
+    import socket  # not on the top: what PID 1 imports, every candidate carries
+
     with open("/proc/self/status") as file:
         status = dict(line.split(":", 1) for line in file)
     with open("/proc/swaps") as file:
@@ -31,13 +32,15 @@ def gather() -> dict[str, Any]:
         "status": {key: status.get(key, "").strip() for key in _STATUS},
         "cgroup": cgroup.limits(),
         "swap": swap,
-        "root_write": _errno_of(lambda: os.close(os.open("/proof", os.O_CREAT | os.O_WRONLY))),
-        "usr_write": _errno_of(lambda: os.close(os.open("/usr/proof", os.O_CREAT | os.O_WRONLY))),
-        "connect": _errno_of(_connect),
+        "root_write": _errno_of(lambda: _touch("/proof")),
+        "usr_write": _errno_of(lambda: _touch("/usr/proof")),
+        "connect": _errno_of(lambda: _connect(socket.socket())),
         "packet_socket": _errno_of(lambda: socket.socket(17, socket.SOCK_RAW).close()),
         "become_root": _errno_of(lambda: os.setuid(0)),
         "read_pid1": _errno_of(lambda: os.close(os.open("/proc/1/mem", os.O_RDONLY))),
         "signal_pid1": _errno_of(lambda: os.kill(1, 0)),
+        "message_queue": _errno_of(lambda: _touch("/dev/mqueue/proof")),
+        "writable": [_errno_of(lambda path=path: _touch(f"{path}/proof")) for path in WRITABLE],
         "interfaces": sorted(name for _, name in _interfaces()),
         "tmpfs": {path: _space(path) for path in WRITABLE},
         "rlimits": {
@@ -51,13 +54,17 @@ def _interfaces() -> list[tuple[int, str]]:
         return [(index, line.split(":")[0].strip()) for index, line in enumerate(file.readlines()[2:])]
 
 
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
 def _space(path: str) -> list[int]:
     found = os.statvfs(path)
     return [found.f_blocks * found.f_frsize, found.f_files]
 
 
-def _connect() -> None:
-    with socket.socket() as probe:
+def _connect(probe: Any) -> None:
+    with probe:
         probe.settimeout(0.5)
         probe.connect(("192.0.2.1", 80))  # an address reserved for documentation
 
@@ -102,6 +109,8 @@ def shortcomings(report: Mapping[str, Any], wanted: Mapping[str, int]) -> list[s
     for key, path in (("root_write", "/"), ("usr_write", "/usr")):
         need(facts[key] == "EROFS", f"{path} is not read-only ({facts[key]})")
     need(facts["connect"] in ("ENETUNREACH", "EPERM", "EACCES"), f"a connection was attempted ({facts['connect']})")
+    need(facts["message_queue"] != "none", "message queues outlive a candidate")
+    need(set(facts["writable"]) == {"none"}, f"{' or '.join(WRITABLE)} cannot be written ({facts['writable']})")
     need(set(facts["interfaces"]) <= {"lo"}, f"network interfaces: {', '.join(facts['interfaces'])}")
     for key, what in (
         ("packet_socket", "raw sockets open"),

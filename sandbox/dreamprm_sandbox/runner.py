@@ -5,8 +5,12 @@ time), `script` (tests that must share the process: weak). Standard library only
 Not covered: any judgement. A candidate can rewrite all of this module while it runs and gains nothing by it: what is
 sent is only ever a claimed result, and the expected one is not here.
 
-Frames on both pipes: from the host `u32 length, codec value`; to the host `tag, u32 length, payload` with tags
-L (loaded), V (value), E (exception), C (does not compile), S (result too large), P (script ran to its end).
+Frames: from the host the job (`pack_job`), then inputs as `u32 length, codec value`; to the host `tag, u32 length,
+payload` with tags L (loaded), V (value), E (exception), C (does not compile), S (result too large), P (script ran to
+its end).
+
+What costs time here is pages that the child writes and that have to be copied for it: hence the plain job header, the
+streams that were opened before the fork, and no hooks after it.
 """
 
 from __future__ import annotations
@@ -15,14 +19,10 @@ import atexit
 import builtins
 import gc
 import importlib
-import io
 import os
-import random
 import resource
 import struct
 import sys
-import threading
-import traceback
 import types
 from typing import Any
 
@@ -33,39 +33,68 @@ _str, _len, _type, _isinstance = str, len, type, isinstance
 _args_of = BaseException.__dict__["args"].__get__
 MAX_INPUT = 1 << 30  # the host is trusted: its inputs are not capped
 RESULT_FD = 3
-# Imported before the first fork: programs of the benchmarks start with these.
+# Imported before the first fork: programs of the benchmarks start with these, and `ast` is half of compiling.
 _PRELOADED = (
-    "array bisect calendar cmath collections collections.abc copy ctypes dataclasses datetime decimal enum fractions "
-    "functools hashlib heapq inspect itertools json math numbers operator pprint queue re statistics string textwrap "
-    "time typing unicodedata"
+    "ast bisect collections copy dataclasses datetime enum functools heapq itertools json math operator random re "
+    "statistics string threading typing"
 )
-for _module in _PRELOADED.split():
-    importlib.import_module(_module)
-with open("/proc/self/statm") as _statm:
-    # Shared libraries and arenas are mapped before a program starts: its own budget comes on top.
-    _MAPPED = int(_statm.read().split()[0]) * resource.getpagesize()
+_PROGRAM, _CALLS, _SCRIPT = range(3)
+MODES = {"program": _PROGRAM, "calls": _CALLS, "script": _SCRIPT}
+# mode, megabytes of memory (0: what PID 1 has), lengths of prelude, code and entry point
+_HEADER = struct.Struct("!IIIII")
+
+
+def _preload() -> None:
+    """Import the modules without what they do after every fork: `random` would draw a seed, `threading` look for
+    threads that were never there."""
+    register = os.register_at_fork
+    os.register_at_fork = lambda **hook: None
+    try:
+        for name in _PRELOADED.split():
+            importlib.import_module(name)
+    finally:
+        os.register_at_fork = register
+    sys.modules["random"].seed(0)
+
+
+_preload()
+_threading: Any = sys.modules["threading"]
+
+
+def limit(memory_bytes: int) -> None:
+    """Limits for this process and all it forks. Shared libraries and arenas are mapped already: memory comes on top."""
+    with open("/proc/self/statm") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory_bytes, mapped + memory_bytes))
+    deepest = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    resource.setrlimit(resource.RLIMIT_STACK, (deepest, deepest))
+
+
+def pack_job(mode: str, memory_mb: int, prelude: str, code: str, entry_point: str | None) -> bytes:
+    """A job's bytes. Lone surrogates stay what they are: the candidate's compiler refuses them."""
+    texts = [text.encode("utf-8", "surrogatepass") for text in (prelude, code, entry_point or "")]
+    return _HEADER.pack(MODES[mode], memory_mb, *map(len, texts)) + b"".join(texts)
 
 
 class _Pipe:
     """Frames in, tagged frames out. Only the process that opened it may speak: a forked child of it just exits."""
 
-    def __init__(self) -> None:
-        self.job_fd = 0
-        self.pid = _getpid()
+    job_fd = 0
+    pid = 0
 
     def receive(self) -> Any:
-        """The next frame's value; ends the process at end of file."""
-        (size,) = _unpack("!I", self._exactly(4))
-        return decode(self._exactly(size), MAX_INPUT)
+        """The next input's value; ends the process at end of file."""
+        (size,) = _unpack("!I", self.exactly(4))
+        return decode(self.exactly(size), MAX_INPUT)
 
-    def _exactly(self, size: int) -> bytes:
-        data = bytearray()
+    def exactly(self, size: int) -> bytes:
+        data = _read(self.job_fd, size)
         while _len(data) < size:
-            part = _read(self.job_fd, min(size - _len(data), 1 << 16))
+            part = _read(self.job_fd, size - _len(data))
             if not part:
                 _exit(0)
             data += part
-        return bytes(data)
+        return data
 
     def send(self, tag: bytes, payload: bytes = b"") -> None:
         if _getpid() != self.pid:
@@ -92,51 +121,52 @@ class _Pipe:
         self.send(tag, encode((name[:100], text)))
 
 
+_pipe = _Pipe()
+_main, _solution = types.ModuleType("__main__"), types.ModuleType("solution")
+_main.__dict__.update(__builtins__=builtins, __file__="solution.py")
+
+
 def run() -> None:
     """Take one job from descriptor 0, answer on RESULT_FD, and never return."""
-    pipe = _Pipe()
-    job = pipe.receive()
-    _limit(resource.RLIMIT_AS, _MAPPED + job["memory_bytes"])
-    _limit(resource.RLIMIT_CPU, job["cpu_s"])
-    _limit(resource.RLIMIT_STACK, resource.getrlimit(resource.RLIMIT_STACK)[1])
+    pipe = _pipe
+    pipe.pid = _getpid()
+    mode, memory_mb, prelude_size, code_size, entry_size = _HEADER.unpack(pipe.exactly(_HEADER.size))
+    text = pipe.exactly(prelude_size + code_size + entry_size)
+    if memory_mb:
+        limit(memory_mb << 20)
     gc.enable()
-    random.seed(0)
     try:
-        prelude = compile(job["prelude"], "prelude.py", "exec", dont_inherit=True)
-        code = compile(job["code"], "solution.py", "exec", dont_inherit=True)
+        prelude = compile(text[:prelude_size], "prelude.py", "exec", dont_inherit=True) if prelude_size else None
+        code = compile(text[prelude_size : prelude_size + code_size], "solution.py", "exec", dont_inherit=True)
     except BaseException as error:
         pipe.send_error(b"C", error)
         _exit(0)
-    if job["mode"] == "program":
+    if mode == _PROGRAM:
         _program(pipe, prelude, code)
-    module = types.ModuleType("solution")
-    sys.modules["solution"] = module
+    entry_point = text[prelude_size + code_size :].decode("utf-8", "surrogatepass")
+    sys.modules["solution"] = _solution
     pipe.job_fd = os.dup(0)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    _open_streams()
-    space = module.__dict__
+    space = _solution.__dict__
     try:
-        exec(prelude, space)
+        if prelude is not None:
+            exec(prelude, space)
         exec(code, space)
-        target = _resolve(space, job["entry_point"])
+        target = _resolve(space, entry_point)
     except BaseException as error:
         pipe.send_error(b"E", error)
         _exit(0)
     pipe.send(b"L")
-    if job["mode"] == "calls":
+    if mode == _CALLS:
         _calls(pipe, target)
     _script(pipe, space, target)
 
 
-def _limit(kind: int, value: int) -> None:
-    resource.setrlimit(kind, (value, value))
-
-
-def _resolve(space: dict[str, Any], entry_point: str | None) -> Any:
+def _resolve(space: dict[str, Any], entry_point: str) -> Any:
     """The function that the tests call: `name`, or `Class.method` of one instance. Looked up in the candidate alone."""
-    if entry_point is None:
+    if not entry_point:
         return None
     first, _, method = entry_point.partition(".")
     if first not in space:
@@ -190,38 +220,28 @@ def _holds_opaque(value: Any) -> bool:
     return _isinstance(value, (list, tuple, set, frozenset)) and any(map(_holds_opaque, value))
 
 
-def _open_streams() -> None:
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    raw = io.FileIO(2, "w", closefd=False)
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True
-    )
-
-
-def _program(pipe: _Pipe, prelude: types.CodeType, code: types.CodeType) -> None:
+def _program(pipe: _Pipe, prelude: types.CodeType | None, code: types.CodeType) -> None:
     """What `python solution.py` does: run as __main__, then threads, exit handlers, flush, exit code."""
-    module = types.ModuleType("__main__")
-    module.__dict__["__builtins__"] = builtins
-    module.__dict__["__file__"] = "solution.py"
-    sys.modules["__main__"] = module
+    space = _main.__dict__
+    sys.modules["__main__"] = _main
     sys.argv = ["solution.py"]
-    _open_streams()
     status = 0
     try:
-        exec(prelude, module.__dict__)
-        exec(code, module.__dict__)
+        if prelude is not None:
+            exec(prelude, space)
+        exec(code, space)
     except SystemExit as error:
         status = _exit_status(error.code)
     except BaseException as error:
         status = 1
         pipe.send_error(b"E", error)
         try:
-            traceback.print_exc()
+            sys.__excepthook__(type(error), error, error.__traceback__)
         except BaseException:
             status = 1
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if len(_threading._active) > 1:
+            _threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
     except BaseException:

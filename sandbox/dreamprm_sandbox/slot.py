@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from dreamprm_sandbox import codec, zygote
+from dreamprm_sandbox import codec, runner, zygote
 from dreamprm_sandbox.codec import CodecError
 from dreamprm_sandbox.limits import Limits
 
@@ -26,6 +26,16 @@ _TAGS = b"LVECSP"
 
 Reason = Literal["exited", "stopped", "cpu", "wall", "output"]
 _REASONS: tuple[Reason, ...] = ("exited", "stopped", "cpu", "wall", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a candidate is forked for. `prelude` runs before the code; a program has no entry point."""
+
+    mode: Literal["program", "calls", "script"]
+    code: str
+    prelude: str = ""
+    entry_point: str | None = None
 
 
 class Fault(Exception):
@@ -55,11 +65,14 @@ class End:
     wall_s: float
     test_cpu_s: float
     test_wall_s: float
+    waited_s: float  # for a processor
 
     @property
     def contended(self) -> bool:
         """Whether a time limit was met while the program did not have a processor to itself."""
-        return self.reason == "wall" or self.test_wall_s > 1.25 * self.test_cpu_s + 0.05
+        if self.reason == "wall":  # one that sleeps or waits for input would do so on any machine
+            return self.waited_s > 0.1 * self.wall_s or self.cpu_s > 0.25 * self.wall_s
+        return self.test_wall_s > 1.25 * self.test_cpu_s + 0.05
 
 
 class Stream(Protocol):
@@ -137,9 +150,9 @@ class DockerStream:
 class Slot:
     """One warm container. Not thread-safe: one owner at a time."""
 
-    def __init__(self, stream: Stream, isolation: str) -> None:
+    def __init__(self, stream: Stream, memory_mb: int) -> None:
         self.stream = stream
-        self.isolation = isolation
+        self.memory_mb = memory_mb  # what every candidate of this slot may have
         self.runs = 0
         self._buffer = bytearray()
         self._frames: deque[tuple[int, bytes]] = deque()
@@ -151,7 +164,7 @@ class Slot:
             raise Fault("not a zygote")
         return payload
 
-    def start(self, job: dict[str, Any], limits: Limits, *, stdin: bytes | None = None) -> Run:
+    def start(self, job: Job, limits: Limits, *, stdin: bytes | None = None) -> Run:
         """Begin a run. With `stdin` it is a program that reads it; without, inputs follow one by one."""
         self.runs += 1
         return Run(self, job, limits, stdin)
@@ -175,7 +188,7 @@ class Slot:
 class Run:
     """One candidate in a slot. `reply` and `end` read; after `end` the slot is free again."""
 
-    def __init__(self, slot: Slot, job: dict[str, Any], limits: Limits, stdin: bytes | None) -> None:
+    def __init__(self, slot: Slot, job: Job, limits: Limits, stdin: bytes | None) -> None:
         self._slot = slot
         self._limits = limits
         self._claims = bytearray()  # bytes of the result pipe, not yet a whole frame
@@ -185,19 +198,12 @@ class Run:
         self.stderr = bytearray()
         cpu_us, total_us = int(limits.time_limit_s * 1e6), int(limits.total_time_limit_s * 1e6)
         wall_us = int(limits.wall_limit_s * 1e6)
-        job = {
-            **job,
-            "memory_bytes": limits.memory_mb << 20,
-            "cpu_s": int(max(limits.total_time_limit_s, limits.time_limit_s)) + 5,
-        }
+        memory_mb = limits.memory_mb if limits.memory_mb < slot.memory_mb else 0
+        data = runner.pack_job(job.mode, memory_mb, job.prelude, job.code, job.entry_point)
+        caps = (limits.output_bytes, limits.error_bytes)
         message = _pack(
-            zygote.START,
-            zygote.LIMITS.pack(
-                cpu_us, wall_us, max(total_us, cpu_us), limits.output_bytes, limits.error_bytes, stdin is not None
-            ),
+            zygote.START, zygote.LIMITS.pack(cpu_us, wall_us, max(total_us, cpu_us), *caps, stdin is not None)
         )
-        spec = codec.encode(job, 1 << 30)
-        data = struct.pack("!I", len(spec)) + spec
         if stdin is not None:
             data += stdin
         message += _pack(zygote.DATA, data)
@@ -255,16 +261,9 @@ class Run:
         elif kind == zygote.ERR:
             self.stderr += payload
         elif kind == zygote.EXIT:
-            reason, status, oom, cpu, wall, test_cpu, test_wall = zygote.ENDED.unpack(payload)
-            self._end = End(
-                _REASONS[reason],
-                os.waitstatus_to_exitcode(status),
-                oom,
-                cpu / 1e6,
-                wall / 1e6,
-                test_cpu / 1e6,
-                test_wall / 1e6,
-            )
+            reason, status, oom, *times = zygote.ENDED.unpack(payload)
+            seconds = (time_us / 1e6 for time_us in times)
+            self._end = End(_REASONS[reason], os.waitstatus_to_exitcode(status), oom, *seconds)
         else:
             raise Fault("damaged stream")
 

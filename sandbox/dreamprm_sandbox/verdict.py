@@ -12,7 +12,7 @@ from typing import Any
 from dreamprm_cli.types import Status
 from dreamprm_sandbox.compare import holds_opaque
 from dreamprm_sandbox.limits import Limits
-from dreamprm_sandbox.slot import End, Reply, Run, Slot, Tampered
+from dreamprm_sandbox.slot import End, Job, Reply, Run, Slot, Tampered
 from dreamprm_sandbox.suite import UNKNOWN, Call, Calls, Case, Script, Streams, Suite
 
 
@@ -53,7 +53,7 @@ def grade(slot: Slot, code: str, suite: Suite, limits: Limits) -> Outcome:
 
 def reference(slot: Slot, suite: Calls, limits: Limits) -> Reference:
     """The expected results, told by the canonical solution. Raises ValueError when it fails itself."""
-    run = slot.start(_job("calls", suite.reference, "", suite.entry_point), limits)
+    run = slot.start(Job("calls", suite.reference, "", suite.entry_point), limits)
     values: list[Any] = []
     slowest = 0.0
     first = run.reply()
@@ -70,12 +70,8 @@ def reference(slot: Slot, suite: Calls, limits: Limits) -> Reference:
     return Reference(tuple(values), slowest)
 
 
-def _job(mode: str, code: str, prelude: str, entry_point: str | None = None) -> dict[str, Any]:
-    return {"mode": mode, "code": code, "prelude": prelude, "entry_point": entry_point}
-
-
 def _calls(slot: Slot, code: str, suite: Calls, limits: Limits) -> Outcome:
-    run = slot.start(_job("calls", code, suite.prelude, suite.entry_point), limits)
+    run = slot.start(Job("calls", code, suite.prelude, suite.entry_point), limits)
     total, passed = len(suite.tests), 0
     reply = run.reply()
     if reply is None or reply.tag != "L":
@@ -114,7 +110,7 @@ def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> 
     # Nobody prints many times what is asked for by mistake: the cap keeps floods from the host.
     cap = min(limits.output_bytes, 4 * len(case.stdout) + (1 << 18))
     stdin = case.stdin.encode("utf-8", "surrogatepass")
-    run = slot.start(_job("program", code, suite.prelude), replace(limits, output_bytes=cap), stdin=stdin)
+    run = slot.start(Job("program", code, suite.prelude), replace(limits, output_bytes=cap), stdin=stdin)
     end = run.wait()
     last: Reply | None = None
     while reply := run.reply():
@@ -128,7 +124,7 @@ def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> 
 
 
 def _script(slot: Slot, code: str, suite: Script, limits: Limits) -> Outcome:
-    run = slot.start(_job("script", code, suite.prelude, suite.entry_point), limits)
+    run = slot.start(Job("script", code, suite.prelude, suite.entry_point), limits)
     reply = run.reply()
     if reply is None or reply.tag != "L":
         return _failed(run, reply, 0, suite.count)

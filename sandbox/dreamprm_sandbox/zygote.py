@@ -17,7 +17,6 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import struct
@@ -25,7 +24,7 @@ import sys
 import time
 from typing import NoReturn
 
-from dreamprm_sandbox import harden, proof, runner
+from dreamprm_sandbox import proof, runner
 from dreamprm_sandbox.cgroup import Meter
 
 START, DATA, EOF, STOP = 1, 2, 3, 4
@@ -34,8 +33,9 @@ EXITED, STOPPED, CPU, WALL, OUTPUT = range(5)  # why a run ended
 HEADER = struct.Struct("!BxxxI")
 # cpu_us and wall_us of one test, cpu_us of the whole run, caps on standard output and error, forward output?
 LIMITS = struct.Struct("!QQQIIB")
-# reason, wait status, out-of-memory kills, cpu_us and wall_us of the run, cpu_us and wall_us of the last test
-ENDED = struct.Struct("!BxxxiIQQQQ")
+# reason, wait status, out-of-memory kills, cpu_us and wall_us of the run, cpu_us and wall_us of the last test,
+# us the candidate's threads waited for a processor (all ones: the kernel does not tell)
+ENDED = struct.Struct("!BxxxiIQQQQQ")
 
 CANDIDATE = 61234  # user and group
 _CHUNK = 1 << 15
@@ -115,6 +115,7 @@ class Zygote:
                 runner.run()
             finally:
                 os._exit(70)
+        _first_to_be_killed(self.child)
         for fd in (job_read, result_write, stdout_write, stderr_write):
             os.close(fd)
         for fd in (self.job, self.result, self.stdout, self.stderr):
@@ -217,6 +218,7 @@ class Zygote:
                             poller.register(self.job, select.POLLOUT)
         ended = time.monotonic_ns() // 1000
         cpu = self.meter.cpu_us()
+        waited = _waited_us(self.child) if reason in (CPU, WALL) else 0
         status = self._end()
         for fd, kind in ((self.result, RESULT), (self.stdout, OUT if forward else 0)):
             while got := self._relay(fd, kind):
@@ -240,6 +242,7 @@ class Zygote:
                 ended - started,
                 cpu - test_cpu_started,
                 ended - test_started,
+                waited,
             ),
         )
         self.flush()
@@ -316,15 +319,30 @@ class Zygote:
 
 
 def become_candidate() -> None:
-    """Give up root and be the first that the kernel kills when memory runs out."""
+    """Give up root. What follows the change of user stays hidden from other processes, as PID 1 is."""
     os.setgroups([])
     os.setresgid(CANDIDATE, CANDIDATE, CANDIDATE)
     os.setresuid(CANDIDATE, CANDIDATE, CANDIDATE)
-    harden.set_dumpable(1)
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.setsid()
+
+
+def _first_to_be_killed(pid: int) -> None:
+    """When memory runs out, the kernel is to take the candidate, not PID 1. It cannot undo what root wrote here."""
+    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
     os.write(fd, b"1000")
     os.close(fd)
-    os.setsid()
+
+
+def _waited_us(pid: int) -> int:
+    """How long the process's threads stood in the queue for a processor."""
+    total = 0
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as file:
+                total += int(file.read().split()[1]) // 1000
+    except (OSError, IndexError):
+        return (1 << 64) - 1
+    return total
 
 
 def _space(path: str) -> tuple[int, int]:
@@ -355,6 +373,8 @@ def _prove(zygote: Zygote) -> bytes:
         try:
             become_candidate()
             os.write(write, json.dumps(proof.gather()).encode())
+            for path in proof.WRITABLE:
+                _wipe(path)
         finally:
             os._exit(0)
     os.close(write)
@@ -374,18 +394,22 @@ def _prove(zygote: Zygote) -> bytes:
     return json.dumps(report).encode()
 
 
-def main() -> NoReturn:
+def main(memory_bytes: int) -> NoReturn:
+    """`memory_bytes`: the budget of every candidate."""
     if os.getpid() != 1:
         sys.exit("the zygote runs as PID 1 of a container only")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # PID 1 is not reached by signals it has no handler for
-    harden.set_dumpable(0)
-    harden.refuse_calls()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A change of group makes a process undumpable: candidates cannot read PID 1 through /proc, nor reopen its pipes.
+    os.setegid(CANDIDATE)
+    os.setegid(0)
+    for path in proof.WRITABLE:
+        os.chmod(path, 0o1777)  # an engine may have copied the rights of the image's folder
     os.chdir("/tmp")
-    os.umask(0o077)
+    os.umask(0o022)
     zygote = Zygote()
     zygote.send(HELLO, _prove(zygote))
     zygote.flush()
+    runner.limit(memory_bytes)
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dreamprm_cli.errors import ProblemError
+from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.types import Problem
 from dreamprm_sandbox.formats import asserts, evalplus, plain, stdin
 from dreamprm_sandbox.suite import Calls, Script, Streams, Suite
@@ -18,13 +18,14 @@ _READERS = {
 
 
 def suite(problem: Problem) -> Suite:
-    """The problem's tests. Raises ProblemError where there are none: an empty suite passes nothing and everything."""
+    """The problem's tests. Raises ProblemError where they cannot be run, and ConfigError where the list of them
+    is empty: all of no tests would pass."""
     reader = _READERS.get(problem.tests.kind)
     if reader is None:
         raise ProblemError(f"{problem.id}: no tests that can be run (kind {problem.tests.kind!r})")
     found = reader(problem)
     if count(found) == 0:
-        raise ProblemError(f"{problem.id}: the list of tests is empty")
+        raise ConfigError(f"{problem.id}: the list of tests is empty", "a program passes only what was tested")
     return found
 
 

@@ -111,10 +111,11 @@ def _compare(entry_point: str, atol: float, mbpp: bool, compat: bool) -> Compare
         if mbpp and compat and (entry_point == _ALWAYS_RIGHT or (entry_point == _ZERO_IS_RIGHT and equal(got, 0))):
             return True
         if mbpp and entry_point in _AS_SETS:
-            return _as_set(got) == _as_set(expected)
+            return bool(_as_set(got) == _as_set(expected))
         if mbpp and entry_point in _NOT_NONE:
             wanted = expected is not None  # their reference returns a match object, or a bool
-            return bool(wanted is (got if isinstance(got, bool) else got is not None))
+            said: bool = got if isinstance(got, bool) else got is not None
+            return said is wanted
         if equal(got, expected) or (oracle is not None and _number(got) and oracle(got, call.args, atol)):
             return True
         tolerance = _FLOAT_ATOL if atol == 0 and _floats(expected) else atol
