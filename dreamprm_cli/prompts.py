@@ -50,21 +50,22 @@ class PRMInput:
 
 
 _EXAMPLE_STDIN = '''```python
-def read_numbers():
-    """Read all integers from standard input."""
-    return [int(word) for word in open(0).read().split()]
+def read_points():
+    """Read n and then n lines of two integers."""
+    count = int(input())
+    return [tuple(map(int, input().split())) for _ in range(count)]
 
 
-def largest_gap(numbers):
-    """Return the largest difference between neighbours in sorted order."""
-    ordered = sorted(numbers)
-    return max((b - a for a, b in zip(ordered, ordered[1:])), default=0)
+def squared_distance(point):
+    """Return the squared distance of point from the origin."""
+    x, y = point
+    return x * x + y * y
 
 
 def main():
     """Read the input, solve, print the answer."""
-    count, *numbers = read_numbers()
-    print(largest_gap(numbers[:count]))
+    points = read_points()
+    print(max(squared_distance(point) for point in points))
 
 
 main()

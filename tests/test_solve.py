@@ -89,11 +89,8 @@ def test_nothing_but_white_space_is_not_a_choice():
 
 
 def test_a_chat_answer_loses_its_fences():
-    class Chat(ScriptedPolicy):
-        prefills = False
-
-    request = Request(PROBLEM, 1, Sampling())
-    events = list(solve(request, Chat([f"Here it is:\n```python\n{GOOD}```\nDone."]), SCORER))
+    chat = ScriptedPolicy([f"Here it is:\n```python\n{GOOD}```\nDone."], prefills=False)
+    events = list(solve(Request(PROBLEM, 1, Sampling()), chat, SCORER))
     assert of(events, ev.CandidateFinished)[0].code == GOOD
 
 
