@@ -1,0 +1,147 @@
+"""The command line as a user meets it: whole processes, their output, errors and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = str(Path(__file__).parent.parent / "examples" / "merge_intervals.md")
+SMALL = "qwen2.5-coder-0.5b"
+
+
+def environment(home):
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("DREAMPRM_", "OPENAI_"))}
+    cache = os.environ.get("DREAMPRM_CACHE")
+    return {
+        **keep,
+        **({"DREAMPRM_CACHE": cache} if cache else {}),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "COLUMNS": "100",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def dreamprm(folder, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "dreamprm_cli", *arguments], cwd=folder, env=environment(folder), capture_output=True,
+        text=True, timeout=300, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["solve", "missing.md"], 42, "missing.md"),
+        (["solve", "set.jsonl#nothing"], 42, "set.jsonl"),
+        (["solve", EXAMPLE, "--policy", "qwen"], 2, "unknown policy"),
+        (["solve", EXAMPLE, "--aggregation", "median"], 2, "aggregation"),
+        (["solve", EXAMPLE, "-n", "0"], 2, "-n"),
+        (["solve", EXAMPLE, "--out", "no/such/folder.py"], 2, "no folder"),
+        (["solve", EXAMPLE, "--policy", "gguf:nothing.gguf", "--prm", "none"], 2, "nothing.gguf"),
+        (["solve", EXAMPLE, "--policy", "openai:x", "--prm", "none"], 1, "OPENAI_API_KEY"),
+        (["solve", EXAMPLE, "--policy", "openai:x", "--prm", "nowhere"], 1, "nowhere"),
+        (["score", "missing.py", "--problem", EXAMPLE], 42, "missing.py"),
+        (["replay", "last"], 42, "no run 'last'"),
+        (["resume", "nothing"], 42, "no run 'nothing'"),
+        (["models", "pull", "gpt-7"], 2, "gpt-7"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_an_exit_code(tmp_path, arguments, code, said):
+    done = dreamprm(tmp_path, *arguments)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_projects_file_cannot_send_the_users_key_elsewhere(tmp_path):
+    (tmp_path / "dreamprm.toml").write_text('policy = "openai:x"\nprm = "none"\nbase_url = "http://127.0.0.1:9/v1"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "dreamprm_cli", "solve", EXAMPLE], cwd=tmp_path, capture_output=True, text=True,
+        env={**environment(tmp_path), "OPENAI_API_KEY": "sk-secret"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "would send your OPENAI_API_KEY" in done.stderr
+    assert "sk-secret" not in done.stderr
+
+
+def test_help_names_every_command_and_version_is_told(tmp_path):
+    done = dreamprm(tmp_path, "--help")
+    assert done.returncode == 0
+    for command in ("solve", "score", "replay", "resume", "models", "doctor"):
+        assert command in done.stdout
+    assert dreamprm(tmp_path, "--version").stdout.startswith("dreamprm ")
+
+
+def test_the_readme_shows_every_command(tmp_path):
+    readme = (Path(EXAMPLE).parent.parent / "README.md").read_text(encoding="utf-8")
+    from dreamprm_cli.app import app
+
+    names = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback is not None]
+    assert [name for name in names if f"dreamprm {name}" not in readme] == []
+
+
+def test_doctor_and_models_list_answer_as_tables_and_as_json(tmp_path):
+    assert "Python" in dreamprm(tmp_path, "doctor").stdout
+    assert {row["name"] for row in json.loads(dreamprm(tmp_path, "doctor", "--json").stdout)["checks"]} >= {"Python"}
+    assert SMALL in dreamprm(tmp_path, "models", "list").stdout
+    models = json.loads(dreamprm(tmp_path, "models", "list", "--json").stdout)["models"]
+    assert {row["name"] for row in models} >= {SMALL, "qwen2.5-coder-1.5b"}
+
+
+@pytest.mark.model
+def test_a_real_solve_scores_replays_and_its_program_can_be_scored_again(tmp_path):
+    done = dreamprm(tmp_path, "solve", EXAMPLE, "--policy", SMALL, "-n", "2", "--max-tokens", "160", "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert run["schema_version"] == 1
+    assert len(run["candidates"]) == 2
+    chosen = run["candidates"][run["chosen"]]
+    assert Path(tmp_path, run["out"]).read_text(encoding="utf-8").strip() == chosen["code"].strip()
+    assert any(step["reward"] is not None for step in chosen["steps"])
+    assert run["usage"]["output_tokens"] > 0
+    replayed = dreamprm(tmp_path, "replay", "last", "--json")
+    assert json.loads(replayed.stdout) == run
+    shown = dreamprm(tmp_path, "replay", "last", "--speed", "0", "--svg", "run.svg")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "run.svg").read_text(encoding="utf-8").startswith("<svg")
+    (tmp_path / "program.py").write_text(chosen["code"], encoding="utf-8")
+    scored = json.loads(dreamprm(tmp_path, "score", "program.py", "--problem", EXAMPLE, "--json").stdout)
+    live = [step["reward"] for step in chosen["steps"]]
+    assert [step["reward"] for step in scored["steps"]] == [
+        r if r is None else pytest.approx(r, abs=1e-3) for r in live
+    ]
+
+
+@pytest.mark.model
+def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
+    arguments = ["solve", EXAMPLE, "--policy", SMALL, "--prm", "none", "-n", "3", "--max-tokens", "80", "--jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dreamprm_cli", *arguments], cwd=tmp_path, env=environment(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    events = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "TextArrived":
+            process.send_signal(signal.SIGINT)
+            break
+    rest, errors = process.communicate(timeout=120)
+    events += [json.loads(line) for line in rest.splitlines()]
+    assert process.returncode == 130, errors
+    assert events[-1]["event"] == "RunFinished"
+    assert events[-1]["interrupted"] is True
+    assert "dreamprm resume" in errors
+    time.sleep(0.1)
+    resumed = dreamprm(tmp_path, "resume", "last", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    outcome = json.loads(resumed.stdout)
+    assert len(outcome["candidates"]) == 3
+    assert outcome["interrupted"] is False
