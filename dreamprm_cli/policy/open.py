@@ -74,8 +74,7 @@ def open_policy(
 def _transformers(target: str, spec: str, device: str | None, options: dict[str, Any]) -> Policy:
     from dreamprm_cli.policy.transformers import HFPolicy
 
-    where = {} if device in (None, "auto") else {"device": device}
-    return HFPolicy(target, name=spec, **where, **options)
+    return HFPolicy(target, name=spec, device=None if device == "auto" else device, **options)
 
 
 def _hint(spec: str) -> str:
