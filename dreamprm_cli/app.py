@@ -8,12 +8,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamprm_cli.errors import EXIT_INTERRUPTED, EXIT_NONE_PASSED, ConfigError, DreamPRMError, ProblemError
+from dreamprm_cli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NONE_PASSED,
+    ConfigError,
+    DreamPRMError,
+    ProblemError,
+    SandboxUnavailable,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from dreamprm_cli.policy import Policy
     from dreamprm_cli.prm import Scorer
     from dreamprm_cli.runner import Run
+    from dreamprm_cli.solve import Verify
 
 app = typer.Typer(
     name="dreamprm",
@@ -86,6 +96,9 @@ def solve(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest program, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same programs.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    examples: Annotated[
+        bool, typer.Option("--examples", help="Run the problem's examples in the Docker sandbox; passing comes first.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the chosen program.")] = None,
     json_: JsonOpt = False,
     jsonl: JsonlOpt = False,
@@ -109,6 +122,8 @@ def solve(
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: no folder {out.parent}", "create it first")
     target = load_problem(problem, sys.stdin)
+    if examples and not target.tests.examples:
+        raise ProblemError(f"{target.id} has no examples to run", "leave --examples out, or add input/output fences")
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
     request = Request(target, settings.n, sampling, settings.aggregation)
     console = _stderr()
@@ -119,7 +134,7 @@ def solve(
             request=request,
             policy=opened.name,
             prm=scorer.name if scorer else None,
-            settings=settings.to_json(),
+            settings={**settings.to_json(), "examples": examples},
             out=out,
         ),
         opened, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
@@ -185,22 +200,52 @@ def _execute(
     from dreamprm_cli.view.live import LiveView
 
     shared_terminal = jsonl and sys.stdout.isatty()  # events and grid would write over each other
+    with ExitStack() as stack:
+        stack.callback(policy.close)
+        stack.enter_context(_resumable(run, console))
+        verify = stack.enter_context(_example_tests(run)) if run.settings.get("examples") else None
+        view = stack.enter_context(LiveView(console, quiet=quiet or shared_terminal))
+        view.recall(run.past)
+
+        def emit(event: Event) -> None:
+            view.update(event)
+            if jsonl:
+                _print_json(to_json(event))
+
+        overlap = _may_overlap(policy, scorer)
+        outcome = execute(run, policy, scorer, emit=emit, verify=verify, overlap=overlap, started=started)
+    _finish(run, outcome, json_=json_, jsonl=jsonl)
+
+
+@contextmanager
+def _resumable(run: Run, console: Console) -> Iterator[None]:
+    """However a run breaks off, the user is told how to go on."""
     try:
-        with LiveView(console, quiet=quiet or shared_terminal) as view:
-            view.recall(run.past)
-
-            def emit(event: Event) -> None:
-                view.update(event)
-                if jsonl:
-                    _print_json(to_json(event))
-
-            outcome = execute(run, policy, scorer, emit=emit, overlap=_may_overlap(policy, scorer), started=started)
+        yield
     except BaseException:
         console.print(f"what is finished is kept: dreamprm resume {run.folder.name}", markup=False, highlight=False)
         raise
-    finally:
-        policy.close()
-    _finish(run, outcome, json_=json_, jsonl=jsonl)
+
+
+@contextmanager
+def _example_tests(run: Run) -> Iterator[Verify]:
+    """The problem's examples, and nothing else of its tests, run in the sandbox; never on the host."""
+    from dataclasses import replace
+
+    from dreamprm_cli.types import Candidate, Tests, Verdict
+
+    try:
+        from dreamprm_sandbox import Sandbox
+    except ImportError as error:
+        raise SandboxUnavailable(f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]'") from None
+    problem = run.request.problem
+    public = replace(problem, tests=Tests("examples", problem.tests.examples))
+    with Sandbox(workers=1) as box:
+
+        def verify(candidate: Candidate) -> Verdict:
+            return box.run(public, candidate.code)
+
+        yield verify
 
 
 def _finish(run: Run, outcome: dict[str, Any], *, json_: bool, jsonl: bool) -> None:

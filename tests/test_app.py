@@ -145,3 +145,14 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(tmp_path):
     outcome = json.loads(resumed.stdout)
     assert len(outcome["candidates"]) == 3
     assert outcome["interrupted"] is False
+
+
+@pytest.mark.model
+@pytest.mark.docker
+def test_examples_run_in_the_sandbox_and_decide_the_exit_code(tmp_path):
+    arguments = ["--policy", SMALL, "--prm", "none", "-n", "1", "--max-tokens", "8", "--examples", "--json"]
+    done = dreamprm(tmp_path, "solve", EXAMPLE, *arguments)  # eight tokens are no program that passes
+    assert done.returncode == 3, done.stderr
+    [candidate] = json.loads(done.stdout)["candidates"]
+    assert candidate["verdict"]["status"] != "PASS"
+    assert candidate["verdict"]["trust"] == "strong"
