@@ -66,8 +66,8 @@ class ScriptedPolicy:
             yield Delta(index, piece, self._logprob, 1, reason if place == len(pieces) - 1 else None)
 
     def usage(self) -> Usage:
-        """Words of the prompts, chunks of the answers; it costs nothing."""
-        return Usage(self._input_tokens, self._output_tokens, 0.0)
+        """Words of the prompts, chunks of the answers."""
+        return Usage(self._input_tokens, self._output_tokens)
 
     def close(self) -> None:
         pass

@@ -163,7 +163,7 @@ class HFPolicy:
         return [*opening, *prefill]
 
     def usage(self) -> Usage:
-        return Usage(self.prompt_tokens_decoded, self.tokens_sampled, 0.0)
+        return Usage(self.prompt_tokens_decoded, self.tokens_sampled)
 
     def close(self) -> None:
         """Let go of the model. The policy cannot be used afterwards; closing twice does no harm."""

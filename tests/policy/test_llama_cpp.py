@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_the_prompt_is_decoded_once_for_all_and_again_only_when_it_changed(opene
     policy.forget()
     assert write(policy, PROMPT, range(9), WARM) == first
     assert policy.prompt_tokens_decoded == 2 * once
-    assert policy.usage() == Usage(2 * once, policy.tokens_sampled, 0.0)
+    assert policy.usage() == Usage(2 * once, policy.tokens_sampled)
     assert policy.tokens_sampled == 3 * sum(one.tokens for one in first.values())
 
 
@@ -153,6 +154,24 @@ def test_closing_a_stream_stops_it_and_frees_the_policy(opened):
         next(policy.stream(PROMPT, [0], WARM))
 
 
+def test_closing_the_policy_under_a_stream_ends_the_stream(opened):
+    policy = opened(slots=2)
+    stream = policy.stream(PROMPT, range(4), WARM)
+    next(stream)
+    policy.close()
+    with pytest.raises(PolicyError, match="closed"):
+        list(stream)
+    with pytest.raises(PolicyError, match="closed"):
+        next(policy.stream(PROMPT, [0], WARM))
+
+
+def test_logits_that_are_no_numbers_are_an_error(opened, tmp_path):
+    weights = tiny_model.noise()
+    weights["lm_head.weight"][...] = float("nan")
+    with pytest.raises(PolicyError, match="numbers"):
+        write(opened(tiny_model.write_gguf(tmp_path / "nan.gguf", weights)), PROMPT, [0], WARM)
+
+
 def test_chat_marks_in_a_prefill_are_plain_text(opened):
     policy = opened()
     write(policy, replace(PROMPT, prefill=""), [0], replace(WARM, max_tokens=1))
@@ -181,8 +200,15 @@ def test_a_cut_file_and_a_missing_one(noise, tmp_path):
         LlamaCppPolicy(tmp_path / "none.gguf")
 
 
-def test_it_counts_cores():
-    assert physical_cores() >= 1
+def test_it_counts_the_cores_it_may_use():
+    assert 1 <= physical_cores() <= (os.cpu_count() or 1)
+    if hasattr(os, "sched_setaffinity"):
+        allowed = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, {min(allowed)})
+            assert physical_cores() == 1
+        finally:
+            os.sched_setaffinity(0, allowed)
 
 
 def test_it_agrees_with_transformers(tmp_path):

@@ -39,7 +39,7 @@ def test_usage_counts_what_was_played():
     stream = policy.stream(PROMPT, [0], Sampling())
     next(stream)
     stream.close()
-    assert policy.usage() == Usage(6, 1, 0.0)
+    assert policy.usage() == Usage(6, 1)
 
 
 @pytest.mark.parametrize(("texts", "chunk"), [([], 8), (["x"], 0)])

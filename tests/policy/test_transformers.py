@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,14 @@ from dreamprm_cli.types import Usage
 
 PROMPT = Prompt("You write.", "Go on.", "```python\n")
 WARM = Sampling(temperature=1.0, top_p=0.95, max_tokens=24, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are too small to share
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +69,7 @@ def test_the_same_call_writes_the_same_in_waves_or_not_and_decodes_the_prompt_on
     first = write(policy, PROMPT, range(5), WARM)
     once = policy.prompt_tokens_decoded
     assert write(policy, PROMPT, range(5), WARM) == first
-    assert policy.usage() == Usage(2 * once, 2 * sum(one.tokens for one in first.values()), 0.0)
+    assert policy.usage() == Usage(2 * once, 2 * sum(one.tokens for one in first.values()))
     assert len({one.text for one in first.values()}) == 5
     wide = exact(HFPolicy(str(noise), device="cpu", slots=8))
     assert {i: one.text for i, one in write(wide, PROMPT, range(5), WARM).items()} == {
@@ -72,11 +81,11 @@ def test_the_same_call_writes_the_same_in_waves_or_not_and_decodes_the_prompt_on
 
 def test_candidates_that_end_early_leave_the_others_alone(noise):
     policy = exact(HFPolicy(str(noise), device="cpu"))
-    hot = replace(WARM, temperature=3.0, top_p=1.0, max_tokens=200)
+    hot = replace(WARM, temperature=3.0, top_p=1.0, max_tokens=100)
     together = write(policy, PROMPT, range(6), hot)
     ends = {one.finish_reason for one in together.values()}
     assert "stop" in ends
-    for index in range(6):
+    for index in (0, max(together, key=lambda index: together[index].tokens)):
         assert write(policy, PROMPT, [index], hot)[index].text == together[index].text
 
 
