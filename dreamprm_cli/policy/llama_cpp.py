@@ -32,6 +32,7 @@ DEFAULT_SLOTS = 16
 _CHUNK = 128
 _ROUND = 512  # contexts are opened for multiples of so many tokens, so that few prompts need a new one
 _TAIL = 1e-4  # see _Sampler
+_LEAST = (1e-4, 1e-6, 1e-8, 0.0)  # weights relative to the likeliest token's, from which on tokens are offered
 
 
 class LlamaCppPolicy:
@@ -300,8 +301,8 @@ class LlamaCppPolicy:
 class _Sampler:
     """llama.cpp's temperature, top-p and dist samplers in a chain, with a seed of their own.
 
-    The chain is offered only the tokens near the top: those left out weigh together less than `_TAIL` of the
-    likeliest token, before and after temperature. That costs 0.2 ms a token where all 151,936 cost 2 ms.
+    The chain is offered only the likeliest tokens: those left out hold less than `_TAIL` of the probability, before
+    and after temperature. That costs 0.3 ms a token where all 151,936 of a vocabulary cost 2 ms.
     """
 
     def __init__(self, lib: Any, sampling: Sampling, seed: int) -> None:
@@ -326,13 +327,18 @@ class _Sampler:
         """A token and its log-probability under softmax(row), untempered; row: float32 (vocabulary,)."""
         np, lib = self._np, self._lib
         top = row.max()
-        near = np.flatnonzero(row >= top - self._warmth * math.log(len(row) / _TAIL))
-        if not len(near):
+        weights = np.exp((row - top) / self._warmth)  # flatter than both distributions, or equal
+        total = float(weights.sum())
+        for least in _LEAST:
+            near = np.flatnonzero(weights > least)
+            if total - float(weights[near].sum()) < _TAIL * total:
+                break
+        else:
             raise PolicyError("the model answers with numbers that are none", "its file may be damaged: fetch it again")
         data = np.empty(len(near), self._dtype)
-        data["id"] = near
-        data["logit"] = logits = row[near]
-        total = float(np.exp(logits - top).sum(dtype=np.float64))
+        data["id"], data["logit"] = near, row[near]
+        if self._warmth > 1:
+            total = float(np.exp(row - top).sum())
         offered = lib.llama_token_data_array(
             data=data.ctypes.data_as(lib.llama_token_data_p), size=len(near), selected=-1, sorted=False
         )
