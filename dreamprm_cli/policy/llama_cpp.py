@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class LlamaCppPolicy:
         self._pieces: dict[int, bytes] = {}
         self._streaming = False
         self._closed = False
+        self._gate = threading.Lock()  # a policy may be closed from another thread than the one that streams
         self.prompt_tokens_decoded = 0
         self.decode_calls = 0
         self.tokens_sampled = 0
@@ -95,12 +97,13 @@ class LlamaCppPolicy:
         A candidate that reaches `max_tokens`, or the end of the context, finishes with "length".
         Raises PolicyError when the prompt does not fit the model's context.
         """
-        if self._streaming:
-            raise PolicyError("this policy is still writing; close the first stream before the next")
-        self._streaming = True
+        with self._gate:
+            self._check_open()
+            if self._streaming:
+                raise PolicyError("this policy is still writing; close the first stream before the next")
+            self._streaming = True
         live: dict[int, _Live] = {}  # by slot; sequence = slot + 1
         try:
-            self._check_open()
             tokens = self._tokenize(prompt)
             budget = self._budget(len(tokens), sampling.max_tokens)
             waiting = list(indices)
@@ -135,9 +138,10 @@ class LlamaCppPolicy:
             for slot in list(live):
                 live[slot].finish_reason = "error"
                 self._retire(live, slot)
-            self._streaming = False
-            if self._closed:
-                self._free()
+            with self._gate:
+                self._streaming = False
+                if self._closed:
+                    self._free()
 
     def forget(self) -> None:
         """Drop the prompt kept from the last call so that the next call decodes its own afresh."""
@@ -148,9 +152,10 @@ class LlamaCppPolicy:
 
     def close(self) -> None:
         """Free the model; a stream that is open, here or in another thread, ends first, at its next step."""
-        self._closed = True
-        if not self._streaming:
-            self._free()
+        with self._gate:
+            self._closed = True
+            if not self._streaming:
+                self._free()
 
     def _free(self) -> None:
         self._close_context()
@@ -302,7 +307,7 @@ class _Sampler:
     """llama.cpp's temperature, top-p and dist samplers in a chain, with a seed of their own.
 
     The chain is offered only the likeliest tokens: those left out hold less than `_TAIL` of the probability, before
-    and after temperature. That costs 0.3 ms a token where all 151,936 of a vocabulary cost 2 ms.
+    and after temperature. At temperature 0.8 that costs 0.4 ms a token where a vocabulary of 151,936 costs 2 ms.
     """
 
     def __init__(self, lib: Any, sampling: Sampling, seed: int) -> None:
