@@ -37,7 +37,7 @@ def _metrics(sign, model="qwen"):
 def test_a_model_that_ranks_right_is_said_to_win(recipe):
     text = "\n".join(lines(_metrics(1), recipe))
     assert "**a, best of 4**: it beats a random pick (+0.375" in text
-    assert "states after layers 8 and 16" in text
+    assert "states after layer 8 and 16" in text
     assert "| a | 3 | 9 | 12 | 0.25 | qwen (9) |" in text
     assert "No program of a hosted model was used" in text
     assert "It has seen no Haskell." in text

@@ -1,4 +1,4 @@
-"""`python -m dreamprm_trainer STAGE --recipe FILE --data DIR`: features, search, fit, eval, card."""
+"""`python -m dreamprm_trainer STAGE --recipe FILE --data DIR`: features, search, fit, eval, cross, card."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    from dreamprm_cli.prm.source import cache_root
+    from dreamprm_cli.models import cache_dir
 
     parser = argparse.ArgumentParser(prog="dreamprm_trainer", description="Fit and judge a process reward model.")
     parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--recipe", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of problem sets and pools")
-    parser.add_argument("--cache", type=Path, default=cache_root() / "features")
+    parser.add_argument("--cache", type=Path, default=cache_dir() / "features")
     parser.add_argument("--checkpoint", type=Path, default=Path("dreamprm_cli/prm/checkpoints/default"))
     parser.add_argument("--metrics", type=Path, help="JSON of all results (default: beside the recipe)")
     parser.add_argument("--sources", nargs="*", help="only these sources of the recipe")
@@ -153,6 +153,32 @@ def evaluate(args: argparse.Namespace, recipe: Recipe) -> None:
     _record(args, {"test" if args.test else "validation": results})
 
 
+def cross(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Rank the training problems' programs, each by a head fitted without its problem, with the recipe's settings.
+
+    The settings were chosen on the validation problems, so nothing was chosen or fitted on the problems ranked.
+    """
+    from dreamprm_cli.aggregate import AGGREGATIONS, aggregate
+    from dreamprm_trainer.evaluate import calibration, table
+    from dreamprm_trainer.evaluate import evaluate as run
+    from dreamprm_trainer.features import open_cache
+    from dreamprm_trainer.select import cross_fit, pools
+    from dreamprm_trainer.tables import build
+
+    loaded, split = _split(args, recipe)
+    ways = [recipe.aggregation, *(how for how in AGGREGATIONS if how != recipe.aggregation)]
+    results = {}
+    for name in recipe.train:
+        own = [item for item in loaded.items if item.split == "train" and item.source == name]
+        drawn = build(own, open_cache(args.cache, recipe.backbone, recipe.layers))
+        steps = cross_fit(split.train, drawn, recipe)
+        result = run(pools(drawn, steps, ways, baselines=True), SIZES)
+        result["calibration"] = calibration([aggregate(one, ways[0]) for one in steps], [i.passed for i in drawn.items])
+        results[name] = result
+        print(f"\n{name}\n{table(result)}\ncalibration error {result['calibration']['ece']:.3f}")
+    _record(args, {"cross": results})
+
+
 def card(args: argparse.Namespace, recipe: Recipe) -> None:
     """Write the model card from the recorded results."""
     from dreamprm_trainer.card import write
@@ -192,7 +218,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-stages = {"features": features, "search": search, "fit": fit, "eval": evaluate, "card": card}
+stages = {"features": features, "search": search, "fit": fit, "eval": evaluate, "cross": cross, "card": card}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,11 @@ def rewards(head: Head, table: Table, layers: Sequence[int], cached: Sequence[in
 
 
 def pools(table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool) -> list[Pool]:
-    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines."""
+    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines.
+
+    Mean log-probability is left out where it is not known of every program.
+    """
+    known = all(not math.isnan(item.mean_logprob) for item in table.items)
     members: dict[str, list[int]] = {}
     for index, item in enumerate(table.items):
         members.setdefault(item.problem.id, []).append(index)
@@ -52,7 +57,8 @@ def pools(table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence
         if baselines:
             for index in indices:
                 for name, value in baseline_scores(table.items[index]).items():
-                    scores.setdefault(name, []).append(value)
+                    if known or name != "logprob":
+                        scores.setdefault(name, []).append(value)
         passed = tuple(table.items[index].passed for index in indices)
         made.append(Pool(problem, passed, {name: tuple(values) for name, values in scores.items()}))
     return made
@@ -78,6 +84,25 @@ def resampled(table: Table, seed: int) -> Table:
 def settings_of(grid: Grid) -> Iterator[Settings]:
     for layers, l2, steps, pairwise in itertools.product(grid.layers, grid.l2, grid.steps, grid.pairwise):
         yield Settings(layers, l2, cast(Steps, steps), pairwise)
+
+
+def cross_fit(train: Table, drawn: Table, recipe: Recipe, folds: int = 5) -> list[list[float]]:
+    """Step rewards of `drawn` (programs of training problems) by heads that were fitted without their problem.
+
+    A problem is in one fold with all its programs, whatever source they are from. Not calibrated.
+    """
+    problems = sorted({item.problem.id for item in drawn.items})
+    order = np.random.default_rng(0).permutation(len(problems))
+    fold_of = {problems[number]: place % folds for place, number in enumerate(order)}
+    result: list[list[float]] = [[] for _ in drawn.items]
+    for fold in range(folds):
+        kept = subset(train, [n for n, item in enumerate(train.items) if fold_of.get(item.problem.id) != fold])
+        head = fit(kept, recipe.settings, recipe.layers, weights_of(kept, recipe.weights))
+        members = [n for n, item in enumerate(drawn.items) if fold_of[item.problem.id] == fold]
+        scored = rewards(head, subset(drawn, members), recipe.settings.layers, recipe.layers)
+        for number, steps in zip(members, scored, strict=True):
+            result[number] = steps
+    return result
 
 
 def search(split: Split, recipe: Recipe) -> list[dict[str, Any]]:
