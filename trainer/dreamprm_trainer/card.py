@@ -46,8 +46,8 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     yield (
         f"- Head: logistic, L2 {settings['l2']:g}, pointwise loss on {_steps(settings['steps'])}, share of the "
         f"pairwise loss {settings['pairwise']:g}; a program's reward is the {settings['aggregation']} of its steps'. "
-        "Temperature and offset were calibrated on the validation programs. (A hundredth of the pointwise loss is always "
-        "there, for the bias.)"
+        "Temperature and offset were calibrated on the validation programs. "
+        "(A hundredth of the pointwise loss is always there, for the bias.)"
     )
     yield f"- Command: `{fit['command']}`, recipe `{recipe.path.name}`."
     machine = fit["machine"]
