@@ -415,7 +415,7 @@ def _library() -> Any:
     # How long idle OpenMP threads spin. Long (the default), they take the cores from torch, which takes turns with
     # llama.cpp, and from other programs; not at all (OMP_WAIT_POLICY=PASSIVE), a single stream is 1.7 times slower.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         import llama_cpp.llama_cpp as lib
         import numpy  # noqa: F401
