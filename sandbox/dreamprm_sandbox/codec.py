@@ -17,8 +17,8 @@ from collections.abc import Collection
 from typing import Any
 
 MAX_DEPTH = 128
-MAX_BYTES = 8 << 20
-MAX_NODES = 1 << 20
+MAX_BYTES = 32 << 20
+MAX_NODES = 2 << 20
 # More equal hashes than this in one set or dict is an attack on the reader's time, not a result.
 MAX_SAME_HASH = 256
 

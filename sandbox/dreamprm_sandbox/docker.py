@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import SandboxUnavailable
-from dreamprm_sandbox import cgroup, codec, harden, image, proof, runner, zygote
+from dreamprm_sandbox import cgroup, codec, harden, image, proof, relay, runner, zygote
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import DockerStream, Fault, Slot
 
@@ -39,7 +39,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "GLIBC_TUNABLES": "glibc.malloc.mxfast=0",  # what consolidates its bins after a fork copies every page of them
 }
-_MODULES = (codec, cgroup, proof, runner, zygote)  # in the order they import each other
+_MODULES = (codec, cgroup, proof, runner, relay, zygote)  # in the order they import each other
 # Reads one program from standard input, byte by byte no further than its end, and runs it.
 _BOOT = (
     "import os\n"
@@ -202,15 +202,23 @@ def connect() -> Any:
     return client
 
 
+def containers(client: Any) -> list[dict[str, Any]]:
+    """All containers of ours that the engine knows, running or not."""
+    return list(client.api.containers(all=True, filters={"label": LABEL}))
+
+
+def orphaned(container: dict[str, Any]) -> bool:
+    """Whether the process that started it, on this machine, is dead."""
+    labels = container["Labels"]
+    return labels.get(f"{LABEL}.host") == _host() and not _alive(labels)
+
+
 def reap(client: Any) -> int:
     """Remove the containers whose owner is dead. How many there were."""
-    found = 0
-    for container in client.api.containers(all=True, filters={"label": LABEL}):
-        labels = container["Labels"]
-        if labels.get(f"{LABEL}.host") == _host() and not _alive(labels):
-            remove(client, container["Id"])
-            found += 1
-    return found
+    orphans = [container for container in containers(client) if orphaned(container)]
+    for container in orphans:
+        remove(client, container["Id"])
+    return len(orphans)
 
 
 def remove(client: Any, container: str) -> None:

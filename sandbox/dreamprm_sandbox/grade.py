@@ -10,106 +10,134 @@ import gzip
 import json
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import DreamPRMError, ProblemError
 from dreamprm_cli.types import Problem, Tests, Verdict
+from dreamprm_sandbox import samples
+from dreamprm_sandbox.formats import MODES, Mode
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.pool import Sandbox
+from dreamprm_sandbox.samples import Sample
 
 Row = dict[str, Any]
+SCHEMA_VERSION = 1
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """The objects of a JSON Lines file, plain or gzip. Raises ProblemError naming the line."""
+def verdict_rows(
+    box: Sandbox, problems: Mapping[str, Problem], todo: Sequence[Sample], compare: Mode | None = None
+) -> Iterator[Row]:
+    """One row a program, in order: `{"event": "verdict", "task_id", "index", "status", "passed", "total", "seconds",
+    "trust", "isolation"}`; with `compare`, also `compat` (the status that mode gives) and `differs` (pass or not)."""
+    ours = box.grade((problems[sample.task_id], sample.code) for sample in todo)
+    theirs: Iterable[Verdict | None] = repeat(None)
+    if compare is not None:
+        theirs = box.grade(((problems[sample.task_id], sample.code) for sample in todo), compare)
+    for sample, verdict, other in zip(todo, ours, theirs, strict=False):
+        row = {"event": "verdict", "task_id": sample.task_id, "index": sample.index}
+        row |= {name: getattr(verdict, name) for name in verdict.__slots__}
+        if other is not None:
+            differs = (other.status == "PASS") != (verdict.status == "PASS")
+            row |= {"compat": other.status, "differs": differs}
+        yield row
+
+
+def summary(rows: Iterable[Row], seconds: float) -> Row:
+    """Totals: `samples`, `problems`, `passed`, `pass@1` (mean over problems), `statuses`, `weak`, `per_second`; where
+    two modes were compared, `differs` lists the programs."""
+    by_task: dict[str, list[bool]] = defaultdict(list)
+    statuses: Counter[str] = Counter()
+    weak, differing, compared = 0, [], False
+    for row in rows:
+        by_task[row["task_id"]].append(row["status"] == "PASS")
+        statuses[row["status"]] += 1
+        weak += row["trust"] == "weak"
+        compared = compared or "compat" in row
+        if row.get("differs"):
+            differing.append({key: row[key] for key in ("task_id", "index", "status", "compat")})
+    number = statuses.total()
+    totals: Row = {
+        "schema_version": SCHEMA_VERSION,
+        "samples": number,
+        "problems": len(by_task),
+        "passed": statuses["PASS"],
+        "pass@1": sum(sum(passed) / len(passed) for passed in by_task.values()) / len(by_task) if by_task else None,
+        "statuses": dict(statuses),
+        "weak": weak,
+        "seconds": round(seconds, 3),
+        "per_second": round(number / seconds, 2) if seconds > 0 else None,
+    }
+    return totals | {"differs": differing} if compared else totals
+
+
+def kept(path: Path) -> list[Row]:
+    """The verdicts of an earlier run; a last line that was cut off by a kill is removed. Raises ProblemError."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) != len(data):
+        path.write_bytes(whole)
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        row = json.loads(line)
-                    except ValueError:
-                        raise ProblemError(f"{path}:{number}: not JSON") from None
-                    if not isinstance(row, dict):
-                        raise ProblemError(f"{path}:{number}: not an object")
-                    yield row
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ProblemError(f"{path}: {error}") from None
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError:
+        raise ProblemError(f"{path}: not a file of verdicts", "name another --out") from None
 
 
 def problem(row: Row) -> Problem:
     """As much of a benchmark's row as running its tests needs; the app reads the whole of it."""
     tests = row.get("tests")
-    if "base_input" in row:
+    if "question_content" in row:
+        kind = "livecodebench"
+    elif "base_input" in row:
         kind = "evalplus"
     elif "test" in row:
         kind = "humaneval"
     else:
         kind = tests["kind"] if isinstance(tests, dict) else "plain"
     return Problem(
-        str(row["task_id"]),
+        str(row.get("task_id", row.get("question_id"))),
         "",
+        starter_code=row.get("prompt") or row.get("starter_code") or "",
         entry_point=row.get("entry_point"),
         tests=Tests(kind, payload=row),
         time_limit_s=row.get("time_limit_s"),
     )
 
 
-def verdict_row(sample: Row, index: int, verdict: Verdict) -> Row:
-    """One line of `grade --jsonl`: `{"event": "verdict", "task_id", "index", "status", ...}`."""
-    return {"event": "verdict", "task_id": sample["task_id"], "index": index, **asdict(verdict)}
-
-
-def done(path: Path) -> int:
-    """How many verdicts a file holds; a last line that was cut off by a kill is removed."""
-    if not path.exists():
-        return 0
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) != len(data):
-        path.write_bytes(whole)
-    return whole.count(b"\n")
-
-
-def grade_files(
-    problems: dict[str, Problem], samples: Path, out: Path, *, workers: int | None = None, limits: Limits | None = None
-) -> None:
-    """Append a verdict for every sample that `out` has none for yet; progress on standard error."""
-    first = done(out)
-    todo = [(index, row) for index, row in enumerate(rows(samples)) if index >= first]
-    unknown = next((row.get("task_id") for _, row in todo if row.get("task_id") not in problems), None)
-    if unknown is not None:
-        raise ProblemError(f"{samples}: no problem {unknown!r}", "problems and samples must share their task_id")
-    started = time.monotonic()
-    with Sandbox(workers, limits=limits) as box, out.open("a", encoding="utf-8") as file:
-        verdicts = box.grade((problems[row["task_id"]], row.get("solution") or row["completion"]) for _, row in todo)
-        passed = 0
-        for number, ((index, row), verdict) in enumerate(zip(todo, verdicts, strict=True), 1):
-            file.write(json.dumps(verdict_row(row, index, verdict)) + "\n")
-            file.flush()
-            passed += verdict.status == "PASS"
-            if number % 50 == 0 or number == len(todo):
-                rate = number / (time.monotonic() - started)
-                print(f"{number}/{len(todo)} graded, {passed} passed, {rate:.1f} a second", file=sys.stderr)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m dreamprm_sandbox.grade", description=(__doc__ or "").split("\n")[0]
+        prog="python -m dreamprm_sandbox.grade", description="Grade samples in the sandbox"
     )
     parser.add_argument("problems", type=Path)
     parser.add_argument("samples", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--mode", choices=MODES, default="strict")
     parser.add_argument("--time-limit", type=float, default=Limits().time_limit_s)
     options = parser.parse_args()
     try:
-        problems = {row["task_id"]: problem(row) for row in rows(options.problems)}
+        opened = gzip.open if options.problems.suffix == ".gz" else open
+        with opened(options.problems, "rt", encoding="utf-8") as file:
+            problems = {one.id: one for one in (problem(json.loads(line)) for line in file if line.strip())}
+        found = samples.read(options.samples, problems)
+        rows = kept(options.out)
+        todo = found[len(rows) :]
+        started = time.monotonic()
         limits = Limits(time_limit_s=options.time_limit)
-        grade_files(problems, options.samples, options.out, workers=options.workers, limits=limits)
+        with Sandbox(options.workers, limits=limits, mode=options.mode) as box, options.out.open("a") as out:
+            for number, row in enumerate(verdict_rows(box, problems, todo), 1):
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+                rows.append(row)
+                if number % 50 == 0:
+                    rate = number / (time.monotonic() - started)
+                    print(f"{len(rows)}/{len(found)} graded, {rate:.1f} a second", file=sys.stderr)
+        print(json.dumps(summary(rows, time.monotonic() - started)), file=sys.stderr)
     except DreamPRMError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code

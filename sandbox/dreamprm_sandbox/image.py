@@ -39,8 +39,12 @@ def ensure(client: Any, progress: Any = None) -> str:
 def find(client: Any) -> str | None:
     """The digest of the newest image of this version, None when there is none."""
     images = client.api.images(filters={"label": f"{LABEL}={VERSION}"})
-    images.sort(key=lambda image: image["Created"])
-    return str(images[-1]["Id"]) if images else None
+    return str(max(images, key=lambda image: image["Created"])["Id"]) if images else None
+
+
+def all_of_them(client: Any) -> list[str]:
+    """The digests of the sandbox images of all versions."""
+    return [str(image["Id"]) for image in client.api.images(filters={"label": LABEL})]
 
 
 def build(client: Any, progress: Any = None) -> str:

@@ -165,10 +165,13 @@ def run() -> None:
 
 
 def _resolve(space: dict[str, Any], entry_point: str) -> Any:
-    """The function that the tests call: `name`, or `Class.method` of one instance. Looked up in the candidate alone."""
+    """The function that the tests call: `name`, or `Class.method` of one instance (a plain function will
+    do). Looked up in the candidate alone."""
     if not entry_point:
         return None
     first, _, method = entry_point.partition(".")
+    if method and first not in space and method in space:
+        return space[method]
     if first not in space:
         raise NameError(f"name '{first}' is not defined")
     return getattr(space[first](), method) if method else space[first]

@@ -12,10 +12,11 @@ import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from dreamprm_sandbox import codec, runner, zygote
+from dreamprm_sandbox import codec, relay, runner
 from dreamprm_sandbox.codec import CodecError
 from dreamprm_sandbox.limits import Limits
 
@@ -160,7 +161,7 @@ class Slot:
     def hello(self, timeout_s: float) -> bytes:
         """The zygote's first frame: its proof (JSON)."""
         kind, payload = self._frame(time.monotonic() + timeout_s)
-        if kind != zygote.HELLO:
+        if kind != relay.HELLO:
             raise Fault("not a zygote")
         return payload
 
@@ -174,7 +175,7 @@ class Slot:
             self._buffer += self.stream.receive(max(0.0, deadline - time.monotonic()))
             at = 0
             while len(self._buffer) - at >= 8:
-                kind, size = zygote.HEADER.unpack_from(self._buffer, at)
+                kind, size = relay.HEADER.unpack_from(self._buffer, at)
                 if size > _MAX_FRAME:
                     raise Fault("damaged stream")
                 if len(self._buffer) - at < 8 + size:
@@ -202,23 +203,26 @@ class Run:
         data = runner.pack_job(job.mode, memory_mb, job.prelude, job.code, job.entry_point)
         caps = (limits.output_bytes, limits.error_bytes)
         message = _pack(
-            zygote.START, zygote.LIMITS.pack(cpu_us, wall_us, max(total_us, cpu_us), *caps, stdin is not None)
+            relay.START, relay.LIMITS.pack(cpu_us, wall_us, max(total_us, cpu_us), *caps, stdin is not None)
         )
         if stdin is not None:
             data += stdin
-        message += _pack(zygote.DATA, data)
+        message += _pack(relay.DATA, data)
         if stdin is not None:
-            message += _pack(zygote.EOF)
+            message += _pack(relay.EOF)
         self._arm()
         slot.stream.send(message, limits.wall_limit_s + _GRACE_S)
 
-    def send(self, value: Any) -> None:
-        """The next input. Only after the reply to the last one."""
-        spec = codec.encode(value, 1 << 30, 1 << 30)
+    def send(self, inputs: Sequence[Any]) -> None:
+        """The next inputs. Each reaches the candidate when its result for the one before is complete; the replies are
+        read in the same order."""
+        message = bytearray()
+        for number, value in enumerate(inputs, 1):
+            spec = codec.encode(value, 1 << 30, 1 << 30)
+            kind = relay.DATA if number == len(inputs) else relay.MORE
+            message += _pack(kind, struct.pack("!I", len(spec)) + spec)
         self._arm()
-        self._slot.stream.send(
-            _pack(zygote.DATA, struct.pack("!I", len(spec)) + spec), self._limits.wall_limit_s + _GRACE_S
-        )
+        self._slot.stream.send(bytes(message), self._limits.wall_limit_s + _GRACE_S)
 
     def reply(self) -> Reply | None:
         """The candidate's next frame; None when it ended without one. Raises Tampered or Fault."""
@@ -226,19 +230,23 @@ class Run:
             found = self._claim()
             if found is not None or self._end is not None:
                 self.waited_s = time.monotonic() - self._armed_at
+                self._arm()
                 return found
             self._step()
 
     def end(self) -> End:
         """End the run (it may have ended by itself). Raises Tampered when anything was said beyond the replies read."""
-        if self._end is None:
-            self._slot.stream.send(_pack(zygote.STOP), _GRACE_S)
-            self._deadline = time.monotonic() + _GRACE_S
-        while self._end is None:
-            self._step()
+        self.discard()
         if self._claims:
             raise Tampered("bytes beyond the result")
-        return self._end
+        return self.discard()
+
+    def discard(self) -> End:
+        """End the run whatever it still says: it is known to have failed."""
+        if self._end is None:
+            self._slot.stream.send(_pack(relay.STOP), _GRACE_S)
+            self._deadline = time.monotonic() + self._limits.wall_limit_s + _GRACE_S
+        return self.wait()
 
     def wait(self) -> End:
         """Wait until the run ends by itself or by its limits."""
@@ -252,16 +260,16 @@ class Run:
 
     def _step(self) -> None:
         kind, payload = self._slot._frame(self._deadline)
-        if kind == zygote.RESULT:
+        if kind == relay.RESULT:
             self._claims += payload
             if len(self._claims) > codec.MAX_BYTES + 64:
                 raise Tampered("a result beyond the cap on size")
-        elif kind == zygote.OUT:
+        elif kind == relay.OUT:
             self.stdout += payload
-        elif kind == zygote.ERR:
+        elif kind == relay.ERR:
             self.stderr += payload
-        elif kind == zygote.EXIT:
-            reason, status, oom, *times = zygote.ENDED.unpack(payload)
+        elif kind == relay.EXIT:
+            reason, status, oom, *times = relay.ENDED.unpack(payload)
             seconds = (time_us / 1e6 for time_us in times)
             self._end = End(_REASONS[reason], os.waitstatus_to_exitcode(status), oom, *seconds)
         else:
@@ -290,4 +298,4 @@ class Run:
 
 
 def _pack(kind: int, payload: bytes = b"") -> bytes:
-    return zygote.HEADER.pack(kind, len(payload)) + payload
+    return relay.HEADER.pack(kind, len(payload)) + payload

@@ -47,6 +47,7 @@ class Streams:
     cases: tuple[Case, ...]
     compare: Callable[[str, str], bool]  # (printed, expected) -> right?
     prelude: str = ""
+    harness: str = ""  # code that defines `grade(source)`, run in the candidate's place
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,14 @@ Lockstep: input i leaves this process when the result of input i-1 has been read
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dreamprm_cli.types import Status
+from dreamprm_sandbox.codec import Opaque
 from dreamprm_sandbox.compare import holds_opaque
+from dreamprm_sandbox.formats import count
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import End, Job, Reply, Run, Slot, Tampered
 from dreamprm_sandbox.suite import UNKNOWN, Call, Calls, Case, Script, Streams, Suite
@@ -25,16 +28,23 @@ class Outcome:
     total: int
     cpu_s: float
     detail: str = ""
+    failed: int | None = None  # the first test that was not passed
     contended: bool = False
     anomaly: bool = False
 
 
+_BATCH = 32
+# In place of a result that is too large to be compared.
+BEYOND = Opaque("beyond the caps")
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the canonical solution returned for each input, and the longest it took."""
+    """What the canonical solution returned for each input (or BEYOND), and the longest it took."""
 
     values: tuple[Any, ...]
     slowest_s: float
+    anomaly: bool = False
 
 
 def grade(slot: Slot, code: str, suite: Suite, limits: Limits) -> Outcome:
@@ -48,25 +58,35 @@ def grade(slot: Slot, code: str, suite: Suite, limits: Limits) -> Outcome:
             case Script():
                 return _script(slot, code, suite, limits)
     except Tampered as error:
-        return Outcome("TAMPER", 0, _total(suite), 0.0, str(error), anomaly=True)
+        return Outcome("TAMPER", 0, count(suite), 0.0, str(error), anomaly=True)
 
 
 def reference(slot: Slot, suite: Calls, limits: Limits) -> Reference:
-    """The expected results, told by the canonical solution. Raises ValueError when it fails itself."""
-    run = slot.start(Job("calls", suite.reference, "", suite.entry_point), limits)
+    """The expected results, told by the canonical solution. A result that no honest run could send, because it is
+    beyond the caps, is left out (BEYOND). Raises ValueError when the solution fails otherwise."""
     values: list[Any] = []
     slowest = 0.0
-    first = run.reply()
-    if first is None or first.tag != "L":
-        raise ValueError(f"the reference solution does not load: {first or run.wait()}")
-    for number, call in enumerate(suite.tests, 1):
-        run.send((call.args, dict(call.kwargs)))
-        reply = run.reply()
-        if reply is None or reply.tag != "V":
-            raise ValueError(f"the reference solution fails on input {number}: {reply or run.wait()}")
-        values.append(reply.value)
-        slowest = max(slowest, run.waited_s)
-    run.end()
+    while len(values) < len(suite.tests):
+        run = slot.start(Job("calls", suite.reference, suite.prelude, suite.entry_point), limits)
+        first = run.reply()
+        if first is None or first.tag != "L":
+            raise ValueError(f"the reference solution does not load: {first or run.wait()}")
+        reply: Reply | None = first
+        for batch in _batches(suite.tests[len(values) :]):
+            run.send([(call.args, dict(call.kwargs)) for call in batch])
+            for _ in batch:
+                reply = run.reply()
+                if reply is None or reply.tag != "V":
+                    break
+                values.append(reply.value)
+                slowest = max(slowest, run.waited_s)
+            if reply is None or reply.tag != "V":
+                break
+        run.wait() if reply is None else run.discard()
+        if reply is None or reply.tag == "S" or _names(reply)[0] == "MemoryError":
+            values.append(BEYOND)
+        elif reply.tag not in "LV":
+            raise ValueError(f"the reference solution fails on input {len(values) + 1}: {reply}")
     return Reference(tuple(values), slowest)
 
 
@@ -76,17 +96,26 @@ def _calls(slot: Slot, code: str, suite: Calls, limits: Limits) -> Outcome:
     reply = run.reply()
     if reply is None or reply.tag != "L":
         return _failed(run, reply, passed, total)
-    for call in suite.tests:
-        run.send((call.args, dict(call.kwargs)))
-        reply = run.reply()
-        if reply is None or reply.tag != "V":
-            return _failed(run, reply, passed, total)
-        if not suite.accepts_opaque and holds_opaque(reply.value):
-            return _finished(run, "RE", passed, total, "the result is not a plain value")
-        if not _right(suite, reply.value, call):
-            return _finished(run, "WA", passed, total, f"test {passed + 1}")
-        passed += 1
+    for batch in _batches(suite.tests):
+        run.send([(call.args, dict(call.kwargs)) for call in batch])
+        for call in batch:
+            reply = run.reply()
+            if reply is None or reply.tag != "V":
+                return _failed(run, reply, passed, total)
+            if not suite.accepts_opaque and holds_opaque(reply.value):
+                return _finished(run, "RE", passed, total, "the result is not a plain value")
+            if not _right(suite, reply.value, call):
+                return _finished(run, "WA", passed, total, f"test {passed + 1}")
+            passed += 1
     return _finished(run, "PASS", passed, total)
+
+
+def _batches(tests: Sequence[Call]) -> Iterator[Sequence[Call]]:
+    """One, two, four ... inputs on their way: a program that fails does so early, one that passes goes fast."""
+    start, size = 0, 1
+    while start < len(tests):
+        yield tests[start : start + size]
+        start, size = start + size, min(2 * size, _BATCH)
 
 
 def _right(suite: Calls, got: Any, call: Call) -> bool:
@@ -101,7 +130,7 @@ def _streams(slot: Slot, code: str, suite: Streams, limits: Limits) -> Outcome:
         outcome = _case(slot, code, suite, case, limits)
         cpu_s += outcome.cpu_s
         if outcome.status != "PASS":
-            return replace(outcome, passed=passed, total=total, cpu_s=cpu_s)
+            return replace(outcome, passed=passed, total=total, cpu_s=cpu_s, failed=passed)
         passed += 1
     return Outcome("PASS", passed, total, cpu_s)
 
@@ -110,6 +139,8 @@ def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> 
     # Nobody prints many times what is asked for by mistake: the cap keeps floods from the host.
     cap = min(limits.output_bytes, 4 * len(case.stdout) + (1 << 18))
     stdin = case.stdin.encode("utf-8", "surrogatepass")
+    if suite.harness:
+        code = f"{suite.harness}\ngrade({code!r})\n"
     run = slot.start(Job("program", code, suite.prelude), replace(limits, output_bytes=cap), stdin=stdin)
     end = run.wait()
     last: Reply | None = None
@@ -129,7 +160,7 @@ def _script(slot: Slot, code: str, suite: Script, limits: Limits) -> Outcome:
     if reply is None or reply.tag != "L":
         return _failed(run, reply, 0, suite.count)
     nonce = secrets.token_bytes(16)
-    run.send({"tests": suite.code, "call_check": suite.call_check, "nonce": nonce})
+    run.send([{"tests": suite.code, "call_check": suite.call_check, "nonce": nonce}])
     reply = run.reply()
     if reply is not None and reply.tag == "P" and reply.value == nonce:
         return _finished(run, "PASS", suite.count, suite.count)
@@ -181,17 +212,9 @@ def _story(end: End) -> str:
 
 def _finished(run: Run, status: Status, passed: int, total: int, detail: str = "") -> Outcome:
     """End the run; what it did beside its results can still take a pass away."""
-    end = run.end()
+    end = run.end() if status == "PASS" else run.discard()
     if status == "PASS" and (end.oom_kills or end.reason == "output"):
         status, passed, detail = _status_of(end), max(0, passed - 1), _story(end)
-    return Outcome(status, passed, total, end.cpu_s, detail, status == "TLE" and end.contended, end.oom_kills > 0)
-
-
-def _total(suite: Suite) -> int:
-    match suite:
-        case Calls(tests=tests):
-            return len(tests)
-        case Streams(cases=cases):
-            return len(cases)
-        case Script(count=number):
-            return number
+    failed = None if status == "PASS" else min(passed, total - 1)
+    contended = status == "TLE" and end.contended
+    return Outcome(status, passed, total, end.cpu_s, detail, failed, contended, end.oom_kills > 0)

@@ -41,9 +41,14 @@ class Wanted:
         return bool(distance <= radius if closed else distance < radius)
 
 
-def suite(problem: Problem) -> Calls | Script:
+def suite(problem: Problem, compat: bool = False) -> Calls | Script:
+    """`compat`: human-eval's `==`, for which no NaN is right."""
     payload = problem.tests.payload
-    tests = payload["tests"] if isinstance(payload.get("tests"), dict) else {"code": payload["test"]}
+    tests = (
+        payload["tests"]
+        if isinstance(payload.get("tests"), dict)
+        else {"code": payload.get("test") or payload["assertion"]}
+    )
     code, prelude = tests["code"], tests.get("prelude", "")
     try:
         tree = ast.parse(code)
@@ -53,12 +58,21 @@ def suite(problem: Problem) -> Calls | Script:
     calls = taken_apart(tree, check, problem.entry_point)
     if calls is not None:
         entry_point, found = calls
-        return Calls(entry_point, tuple(found), lambda got, call: call.expected(got), prelude)
+        return Calls(entry_point, tuple(found), _bare if compat else _wanted, prelude)
     number = sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
     if check is not None and problem.entry_point is None:
         raise ProblemError(f"{problem.id}: tests with check(candidate) need an 'entry_point'")
     entry_point_for_check = problem.entry_point if check is not None else None
     return Script(code, max(number, 1), entry_point_for_check, check is not None, prelude)
+
+
+def _wanted(got: Any, call: Call) -> bool:
+    return bool(call.expected(got))
+
+
+def _bare(got: Any, call: Call) -> bool:
+    wanted: Wanted = call.expected
+    return bool(got == wanted.value) if wanted.how == "equal" else wanted(got)
 
 
 def taken_apart(

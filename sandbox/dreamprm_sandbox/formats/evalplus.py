@@ -116,7 +116,9 @@ def _compare(entry_point: str, atol: float, mbpp: bool, compat: bool) -> Compare
             wanted = expected is not None  # their reference returns a match object, or a bool
             said: bool = got if isinstance(got, bool) else got is not None
             return said is wanted
-        if equal(got, expected) or (oracle is not None and _number(got) and oracle(got, call.args, atol)):
+        if (got == expected if compat else equal(got, expected)) or (
+            oracle is not None and _number(got) and oracle(got, call.args, atol)
+        ):
             return True
         tolerance = _FLOAT_ATOL if atol == 0 and _floats(expected) else atol
         return tolerance != 0 and type(got) is type(expected) and close(got, expected, rtol=_RTOL, atol=tolerance)

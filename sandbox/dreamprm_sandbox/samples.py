@@ -1,0 +1,78 @@
+"""Programs to grade, out of the files that benchmarks use.
+
+EvalPlus: JSON Lines (plain or gzip) of `{"task_id", "solution" | "completion"}`; pools have the same form.
+LiveCodeBench custom evaluation: a JSON list of `{"question_id", "code_list": [...]}`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamprm_cli.errors import ProblemError
+from dreamprm_cli.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`index` counts the programs of the file from 0."""
+
+    task_id: str
+    index: int
+    code: str
+
+
+def read(path: Path, problems: Mapping[str, Problem]) -> list[Sample]:
+    """All programs of a file, in its order. Raises ProblemError naming the place."""
+    samples = [Sample(task_id, index, code) for index, (task_id, code) in enumerate(_programs(path, problems))]
+    if not samples:
+        raise ProblemError(f"{path}: holds no programs")
+    return samples
+
+
+def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str, str]]:
+    for where, row in _rows(path):
+        task_id = str(row.get("task_id", row.get("question_id")))
+        if task_id not in problems:
+            raise ProblemError(f"{where}: no problem {task_id!r}", "problems and samples must share their task_id")
+        if isinstance(codes := row.get("code_list"), list):
+            programs = codes
+        elif "solution" in row:
+            programs = [row["solution"]]
+        elif isinstance(completion := row.get("completion"), str):
+            programs = [problems[task_id].starter_code + completion]
+        else:
+            raise ProblemError(f"{where}: no 'solution', 'completion' or 'code_list'")
+        for code in programs:
+            if not isinstance(code, str):
+                raise ProblemError(f"{where}: a program must be text")
+            yield task_id, code
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ProblemError(f"{path}: {error}") from None
+    if text.lstrip().startswith("["):
+        parts = [(f"{path}: entry {number}", row) for number, row in enumerate(_json(text, str(path)), 1)]
+    else:
+        lines = enumerate(text.split("\n"), 1)
+        parts = [(f"{path}:{number}", _json(line, f"{path}:{number}")) for number, line in lines if line.strip()]
+    for where, row in parts:
+        if not isinstance(row, dict):
+            raise ProblemError(f"{where}: not an object")
+        yield where, row
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"{where}: not JSON: {error}") from None

@@ -1,0 +1,201 @@
+"""From rows to suites: what is taken apart, what is not, and what is refused."""
+
+import ast
+import base64
+import json
+import math
+import pickle
+import zlib
+from dataclasses import replace
+
+import pytest
+from dreamprm_sandbox import compare, formats
+from dreamprm_sandbox.formats import asserts, evalplus, literal, livecodebench
+from dreamprm_sandbox.suite import Calls, Script, Streams
+
+from dreamprm_cli import types
+from dreamprm_cli.errors import ConfigError, ProblemError
+
+
+def problem(kind: str, entry_point: str | None = "f", **payload: object) -> types.Problem:
+    return types.Problem("T/2", "", entry_point=entry_point, tests=types.Tests(kind, payload=payload))
+
+
+def asserted(code: str, entry_point: str | None = "f") -> Calls | Script:
+    found = formats.suite(problem("asserts", entry_point, tests={"kind": "asserts", "code": code}))
+    assert isinstance(found, Calls | Script)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "args", "kwargs", "right", "wrong"),
+    [
+        ("assert f(1, [2]) == {'a': (3,)}", (1, [2]), {}, {"a": (3,)}, {"a": [3]}),
+        ("assert f(*[1, 2], k=-3) == 4", (1, 2), {"k": -3}, 4, 5),
+        ("x = {'n': 3}\nassert f(**x) == 1", (), {"n": 3}, 1, 0),
+        ("assert 4 == f(2)", (2,), {}, 4, 5),
+        ("assert f(2) is True", (2,), {}, True, 1),
+        ("assert f(2)", (2,), {}, 1, 0),
+        ("assert not f(2), 'message'", (2,), {}, [], [0]),
+        ("assert abs(f(2) - 0.5) < 1e-3", (2,), {}, 0.5004, 0.502),
+        ("assert f('a' * 3) == set([1, 2])", ("aaa",), {}, {2, 1}, [1, 2]),
+        ("assert f() == float('nan')", (), {}, math.nan, 0.0),
+    ],
+)
+def test_an_assertion_is_taken_apart(code, args, kwargs, right, wrong):
+    for text in (code, "def check(f):\n    " + code.replace("\n", "\n    ")):
+        found = asserted(text)
+        assert isinstance(found, Calls)
+        (call,) = found.tests
+        assert (call.args, call.kwargs) == (args, kwargs)
+        assert found.compare(right, call)
+        assert not found.compare(wrong, call)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "assert sorted(f(1)) == [1]",
+        "for i in range(3):\n    assert f(i) == i",
+        "assert f(g(1)) == 2",
+        "assert f(1) == g(1)",
+        "assert f(1) == 2 == 2",
+        "assert other(1) == 2",
+        "x = f(1)\nassert x == 2",
+        "assert f(1) == 'a' * 10**9",
+    ],
+)
+def test_what_cannot_be_taken_apart_is_a_script(code):
+    assert isinstance(asserted(code), Script)
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "open('x')", "f'{1}'", "[x for x in y]", "1 if 2 else 3", "a.b"])
+def test_a_literal_is_never_run(text):
+    with pytest.raises(ValueError, match="not a"):
+        literal.value(ast.parse(text, mode="eval").body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("plain", {"tests": []}),
+        ("stdin", {"tests": {"kind": "stdin", "cases": []}}),
+        ("livecodebench", {"question_content": "", "public_test_cases": "[]", "private_test_cases": ""}),
+        ("examples", {}),
+    ],
+)
+def test_an_empty_list_of_tests_is_a_configuration_error(kind, payload):
+    with pytest.raises(ConfigError, match="empty"):
+        formats.suite(problem(kind, **payload))
+
+
+def test_evalplus_without_inputs_is_a_configuration_error():
+    row = {"prompt": "", "canonical_solution": "", "entry_point": "f", "base_input": [], "plus_input": []}
+    with pytest.raises(ConfigError, match="empty"):
+        formats.suite(types.Problem("Mbpp/2", "", entry_point="f", tests=types.Tests("evalplus", payload=row)))
+
+
+def test_a_mode_that_does_not_know_the_format_is_a_configuration_error():
+    with pytest.raises(ConfigError):
+        formats.suite(problem("plain", tests=[{"input": [1], "output": 1}]), "lcb")
+    with pytest.raises(ProblemError):
+        formats.suite(problem("none"))
+
+
+def lcb(private: object, **row: object) -> types.Problem:
+    return problem("livecodebench", "Solution.g", question_content="", private_test_cases=private, **row)
+
+
+CASES = [{"input": "[1, 2]\n3", "output": "[4]", "testtype": "functional"}]
+PACKED = base64.b64encode(zlib.compress(pickle.dumps(json.dumps(CASES)))).decode()
+
+
+@pytest.mark.parametrize("private", [json.dumps(CASES), PACKED, CASES])
+def test_private_tests_of_livecodebench(private):
+    found = formats.suite(lcb(private, metadata=json.dumps({"func_name": "g"})))
+    assert isinstance(found, Calls)
+    (call,) = found.tests
+    assert call.args == ([1, 2], 3)
+    assert found.compare([4], call)
+    assert found.compare((4,), call)  # only a tuple on the outside
+    assert not found.compare([(4,)], call)
+    streams = formats.suite(lcb(private), "lcb")
+    assert isinstance(streams, Streams)
+    assert streams.harness
+
+
+class Evil:
+    def __reduce__(self):
+        return (eval, ("1/0",))
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        base64.b64encode(zlib.compress(pickle.dumps(Evil()))).decode(),
+        base64.b64encode(zlib.compress(b"\x80\x04garbage")).decode(),
+        base64.b64encode(b"not zlib").decode(),
+        "%%%",
+        PACKED[:-8],
+        '[{"input": 1}]',
+        "[[]]",
+    ],
+)
+def test_damaged_or_hostile_private_tests_are_a_problem_error(private):
+    with pytest.raises(ProblemError):
+        livecodebench.suite(lcb(private))
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "right"),
+    [
+        ("1 2\n3", "1 2\n3\n", True),
+        ("  1.0 2\n\n", "1 2.00", True),
+        ("1 2", "1\n2", False),
+        ("a b", "a  b", False),
+        ("NaN", "nan", False),
+        ("1e2", "100", True),
+        ("", "0", False),
+    ],
+)
+def test_lines_are_compared_as_livecodebench_does(printed, expected, right):
+    assert compare.lines_equal(printed, expected) is right
+
+
+def plus(entry_point: str, inputs: list[list[object]], number: int, **row: object) -> Calls:
+    row = {"prompt": "", "canonical_solution": "", "base_input": inputs, "plus_input": [], "atol": 0, **row}
+    made = types.Problem(
+        f"Mbpp/{number}",
+        "",
+        entry_point=entry_point,
+        tests=types.Tests("evalplus", payload={**row, "entry_point": entry_point}),
+    )
+    return evalplus.suite(made)
+
+
+def judged(found: Calls, got: object, expected: object) -> bool:
+    return found.compare(got, replace(found.tests[0], expected=expected))
+
+
+def test_evalplus_arguments_and_oracles():
+    assert plus("similar_elements", [[[1], [2]]], 2).tests[0].args == ((1,), (2,))
+    assert plus("f", [[[[1, [2]]]]], 580).tests[0].args == (((1, (2,)),),)
+    assert plus("angle_complex", [["1", "2j"]], 124).tests[0].args == (1.0, 2j)
+    sets = plus("similar_elements", [[[1], [2]]], 2)
+    assert judged(sets, [2, 1], (1, 2))
+    assert not judged(sets, [2], (1, 2))
+    floats = plus("f", [[1]], 3)
+    assert judged(floats, 1.0 + 1e-7, 1.0)
+    assert not judged(floats, 1.0 + 1e-4, 1.0)
+    assert not judged(floats, 1, 2)
+    assert judged(floats, [math.nan], [math.nan])
+    collide = [(2**61 - 1) * i for i in range(20_000)]
+    assert not judged(sets, collide, (1, 2))  # and in no time
+
+
+def test_tests_of_a_pool_row_are_read_as_they_stand():
+    found = asserts.suite(
+        problem("humaneval", tests={"code": "def check(c):\n    assert c(1) == 2", "prelude": "import re"})
+    )
+    assert isinstance(found, Calls)
+    assert found.prelude == "import re"
