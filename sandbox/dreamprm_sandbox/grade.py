@@ -6,7 +6,6 @@ python -m dreamprm_sandbox.grade PROBLEMS.jsonl[.gz] SAMPLES.jsonl[.gz] --out VE
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import sys
 import time
@@ -109,6 +108,36 @@ def problem(row: Row) -> Problem:
     )
 
 
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSON Lines file, plain or gzip. Raises ProblemError."""
+    return (row for _, row in samples.rows(path))
+
+
+def grade_files(
+    problems: Mapping[str, Problem],
+    programs: Path,
+    out: Path,
+    *,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    mode: Mode = "strict",
+) -> Row:
+    """Append a verdict for every program that `out` has none for yet; progress on standard error. The totals."""
+    found = samples.read(programs, problems)
+    graded = kept(out)
+    todo = found[len(graded) :]
+    started = time.monotonic()
+    with Sandbox(workers, limits=limits, mode=mode) as box, out.open("a", encoding="utf-8") as file:
+        for number, row in enumerate(verdict_rows(box, problems, todo), 1):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            graded.append(row)
+            if number % 50 == 0:
+                rate = number / (time.monotonic() - started)
+                print(f"{len(graded)}/{len(found)} graded, {rate:.1f} a second", file=sys.stderr)
+    return summary(graded, time.monotonic() - started)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dreamprm_sandbox.grade", description="Grade samples in the sandbox"
@@ -121,23 +150,12 @@ def main() -> int:
     parser.add_argument("--time-limit", type=float, default=Limits().time_limit_s)
     options = parser.parse_args()
     try:
-        opened = gzip.open if options.problems.suffix == ".gz" else open
-        with opened(options.problems, "rt", encoding="utf-8") as file:
-            problems = {one.id: one for one in (problem(json.loads(line)) for line in file if line.strip())}
-        found = samples.read(options.samples, problems)
-        rows = kept(options.out)
-        todo = found[len(rows) :]
-        started = time.monotonic()
+        problems = {one.id: one for one in map(problem, rows(options.problems))}
         limits = Limits(time_limit_s=options.time_limit)
-        with Sandbox(options.workers, limits=limits, mode=options.mode) as box, options.out.open("a") as out:
-            for number, row in enumerate(verdict_rows(box, problems, todo), 1):
-                out.write(json.dumps(row) + "\n")
-                out.flush()
-                rows.append(row)
-                if number % 50 == 0:
-                    rate = number / (time.monotonic() - started)
-                    print(f"{len(rows)}/{len(found)} graded, {rate:.1f} a second", file=sys.stderr)
-        print(json.dumps(summary(rows, time.monotonic() - started)), file=sys.stderr)
+        totals = grade_files(
+            problems, options.samples, options.out, workers=options.workers, limits=limits, mode=options.mode
+        )
+        print(json.dumps(totals))
     except DreamPRMError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code

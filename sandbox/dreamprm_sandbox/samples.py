@@ -36,7 +36,7 @@ def read(path: Path, problems: Mapping[str, Problem]) -> list[Sample]:
 
 
 def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str, str]]:
-    for where, row in _rows(path):
+    for where, row in rows(path):
         task_id = str(row.get("task_id", row.get("question_id")))
         if task_id not in problems:
             raise ProblemError(f"{where}: no problem {task_id!r}", "problems and samples must share their task_id")
@@ -54,7 +54,8 @@ def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str
             yield task_id, code
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) for each row of a file of JSON Lines (plain or gzip) or of one JSON list. Raises ProblemError."""
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
