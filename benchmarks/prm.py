@@ -16,6 +16,7 @@ from dreamprm_cli.types import Problem, Step
 
 CANDIDATES, FUNCTIONS = 16, 8
 PROBLEM_TOKENS, FUNCTION_TOKENS = 600, 80
+PENDING = 4
 BACKBONE = "qwen2.5-coder-0.5b"
 
 
@@ -39,8 +40,14 @@ def _problem(tokens: Any) -> Problem:
             return problem
 
 
-def measure(repeats: int = 5, prefix_repeats: int = 2) -> dict[str, Any]:
-    """Best times of each side. The per-prefix side takes minutes, so that pair is read `prefix_repeats` times."""
+def measure(
+    repeats: int = 5, prefix_repeats: int = 2, candidates: int = CANDIDATES, functions: int = FUNCTIONS
+) -> dict[str, Any]:
+    """Best times of each side. The per-prefix side takes minutes, so that pair is read `prefix_repeats` times.
+
+    Live scoring is read twice over: every function in a forward of its own as it is finished, and with PENDING of
+    them waiting, as they do when candidates are written side by side.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -53,7 +60,7 @@ def measure(repeats: int = 5, prefix_repeats: int = 2) -> dict[str, Any]:
     backbone = load_backbone(source)
     scorer = PackedScorer(backbone)
     problem = _problem(scorer.tokens)
-    programs = [[_function(scorer.tokens, c, f) for f in range(FUNCTIONS)] for c in range(CANDIDATES)]
+    programs = [[_function(scorer.tokens, c, f) for f in range(functions)] for c in range(candidates)]
     problem_ids = scorer.tokens.problem(prm_input(problem), 10_000)[0]
     counts = {"shared": 0, "live": 0, "per_prefix": 0}
 
@@ -64,16 +71,18 @@ def measure(repeats: int = 5, prefix_repeats: int = 2) -> dict[str, Any]:
         counts["shared"] = session.encoded_tokens
         return time.perf_counter() - begin
 
-    def live() -> float:
+    finished = [(c, programs[c][f]) for f in range(functions) for c in range(candidates)]
+
+    def live(pending: int) -> float:
         begin = time.perf_counter()
         session = scorer.start(problem)
-        for f in range(FUNCTIONS):
-            for c in range(CANDIDATES):
-                session.append_features([(c, programs[c][f])])
-        counts["live"] = session.encoded_tokens
+        for at in range(0, len(finished), pending):
+            session.append_features(finished[at : at + pending])
+        counts["live"] = max(counts["live"], session.encoded_tokens)
         return time.perf_counter() - begin
 
-    model = AutoModelForCausalLM.from_pretrained(source.folder, dtype=backbone.dtype).to(backbone.device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(source.folder, dtype=backbone.dtype)
+    model.to(backbone.device).eval()
 
     @torch.inference_mode()
     def per_prefix() -> float:
@@ -89,15 +98,19 @@ def measure(repeats: int = 5, prefix_repeats: int = 2) -> dict[str, Any]:
 
     shared()  # warm up
     against_prefix = pair(per_prefix, shared, prefix_repeats)
-    against_offline = pair(live, shared, repeats)
+    one_by_one = pair(lambda: live(1), shared, repeats)
+    some_at_once = pair(lambda: live(PENDING), shared, repeats)
     return {
         "backbone": BACKBONE,
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "device": str(backbone.device),
+        "candidates": candidates,
+        "functions": functions,
         "tokens": {**counts, "ratio": round(counts["per_prefix"] / counts["shared"], 2)},
         "encoded_twice": counts["live"] - counts["shared"],
         "per_prefix_against_shared": {**against_prefix, "repeats": prefix_repeats},
-        "live_against_offline": {**against_offline, "repeats": repeats},
+        "live_against_offline": {**some_at_once, "repeats": repeats, "pending": PENDING},
+        "live_one_by_one_against_offline": {**one_by_one, "repeats": repeats, "pending": 1},
     }
 
 
@@ -105,5 +118,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prefix-repeats", type=int, default=2)
-    arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.repeats, arguments.prefix_repeats), indent=1))
+    parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    parser.add_argument("--functions", type=int, default=FUNCTIONS)
+    print(json.dumps(measure(**vars(parser.parse_args())), indent=1))

@@ -30,12 +30,16 @@ from dreamprm_cli.prm.attention import Arena, Plan
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_OTHER_ADAPTER = "the adapter belongs to another backbone"
+_REMAKE = "when it lies in the cache, delete it and it is made again; else fetch it again"
+
 
 @dataclass(frozen=True, slots=True)
 class Qwen2Shape:
     """What `config.json` says about the network."""
 
     hidden: int
+    inner: int
     layers: int
     heads: int
     kv_heads: int
@@ -49,17 +53,18 @@ class Qwen2Shape:
         """Raises CheckpointError for another architecture or a variant that is not handled."""
         if config.get("model_type") != "qwen2":
             raise CheckpointError(
-                f"The backbone is a {config.get('model_type')} model", "The reward model needs a Qwen2.5 (qwen2) model."
+                f"the backbone is a {config.get('model_type')} model", "the reward model needs a Qwen2.5 (qwen2) model"
             )
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default" or config.get("use_sliding_window") or config.get("hidden_act", "silu") != "silu":
             raise CheckpointError(
-                f"The backbone uses rope {kind!r}, a sliding window or another activation", "Use a plain Qwen2.5 model."
+                f"the backbone uses rope {kind!r}, a sliding window or another activation", "use a plain Qwen2.5 model"
             )
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
         return cls(
             hidden=hidden,
+            inner=int(config["intermediate_size"]),
             layers=int(config["num_hidden_layers"]),
             heads=heads,
             kv_heads=int(config["num_key_value_heads"]),
@@ -125,11 +130,14 @@ class Backbone:
         self.depth, self.dtype, self.device = depth, dtype, device
         updates = dict(adapter or {})
 
-        def linear(name: str) -> _Linear:
-            bias = tensors.get(f"{name}.bias")
-            low = updates.pop(name, None)
+        def linear(name: str, rows: int, columns: int) -> _Linear:
+            weight, bias, low = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), updates.pop(name, None)
+            if tuple(weight.shape) != (rows, columns):
+                raise CheckpointError(f"{source.folder}: {name} has shape {tuple(weight.shape)}", _REMAKE)
+            if low is not None and (low.down.shape[1], low.up.shape[0]) != (columns, rows):
+                raise CheckpointError(f"the adapter's update of {name} has the wrong shape", _OTHER_ADAPTER)
             return _Linear(
-                tensors[f"{name}.weight"].to(device, dtype),
+                weight.to(device, dtype),
                 None if bias is None else bias.to(device, dtype),
                 None if low is None else LowRank(low.down.to(device, dtype), low.up.to(device, dtype), low.scale),
             )
@@ -139,24 +147,25 @@ class Backbone:
 
         self._embed = tensors["embed_tokens.weight"].to(device)
         self._norm = norm("norm")
+        c, q, kv = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self._layers = [
             _Layer(
                 norm1=norm(f"layers.{i}.input_layernorm"),
-                q=linear(f"layers.{i}.self_attn.q_proj"),
-                k=linear(f"layers.{i}.self_attn.k_proj"),
-                v=linear(f"layers.{i}.self_attn.v_proj"),
-                o=linear(f"layers.{i}.self_attn.o_proj"),
+                q=linear(f"layers.{i}.self_attn.q_proj", q, c),
+                k=linear(f"layers.{i}.self_attn.k_proj", kv, c),
+                v=linear(f"layers.{i}.self_attn.v_proj", kv, c),
+                o=linear(f"layers.{i}.self_attn.o_proj", c, q),
                 norm2=norm(f"layers.{i}.post_attention_layernorm"),
-                gate=linear(f"layers.{i}.mlp.gate_proj"),
-                up=linear(f"layers.{i}.mlp.up_proj"),
-                down=linear(f"layers.{i}.mlp.down_proj"),
+                gate=linear(f"layers.{i}.mlp.gate_proj", shape.inner, c),
+                up=linear(f"layers.{i}.mlp.up_proj", shape.inner, c),
+                down=linear(f"layers.{i}.mlp.down_proj", c, shape.inner),
             )
             for i in range(depth)
         ]
         if updates:
             raise CheckpointError(
-                f"The adapter changes {sorted(updates)[0]}, which the backbone's first {depth} layers do not have",
-                "The adapter belongs to another backbone or layer.",
+                f"the adapter changes {sorted(updates)[0]}, not a map of the backbone's first {depth} layers",
+                _OTHER_ADAPTER,
             )
         half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32, device=device)
         self._frequencies = shape.rope_theta ** -(half / shape.head_dim)  # (D/2,)
@@ -239,21 +248,15 @@ def load_backbone(
     except CheckpointError:
         raise
     except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(
-            f"Cannot read the backbone in {source.folder}: {error}", "Delete that folder; it is made again."
-        ) from None
+        raise CheckpointError(f"cannot read the backbone in {source.folder}: {error}", _REMAKE) from None
     depth = shape.layers if depth is None else depth
     if not 1 <= depth <= shape.layers:
-        raise CheckpointError(
-            f"The backbone has {shape.layers} layers, not {depth}", "Check `layers` in dreamprm.json."
-        )
+        raise CheckpointError(f"the backbone has {shape.layers} layers, not {depth}", "check `layers` in dreamprm.json")
     try:
         tensors = _tensors(source.folder, depth)
         return Backbone(source, shape, tensors, tokenizer, depth=depth, dtype=dtype, device=device, adapter=adapter)
     except KeyError as error:
-        raise CheckpointError(
-            f"The backbone in {source.folder} lacks the tensor {error}", "Delete that folder; it is made again."
-        ) from None
+        raise CheckpointError(f"the backbone in {source.folder} lacks the tensor {error}", _REMAKE) from None
 
 
 def _tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
@@ -270,5 +273,5 @@ def _tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
                     if parts[0] in ("embed_tokens", "norm") or (parts[0] == "layers" and int(parts[1]) < depth):
                         tensors[name] = file.get_tensor(key)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}", "Delete the folder; it is made again.") from None
+            raise CheckpointError(f"{path} is damaged: {error}", _REMAKE) from None
     return tensors

@@ -3,16 +3,17 @@
     config.json              the token-classification model it makes with its backbone (num_labels 1)
     head.safetensors         score.weight (1, F), score.bias (1,); fp32, F = layers read x hidden size
     adapter_config.json, adapter_model.safetensors    a PEFT LoRA adapter, where the backbone is not frozen
-    dreamprm.json            what must fit: backbone digest, template and splitter versions, layers, calibration, data
+    dreamprm.json            what must fit: backbone digest, template and splitter versions, layers, calibration, data,
+                             and the digests of the files above
 
 Everything is checked when it is loaded: scores from a PRM that reads other text than it was trained on are noise.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,16 @@ _ABOUT = "dreamprm.json"
 _HEAD = "head.safetensors"
 _ADAPTER = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_FILES = (_ADAPTER, _ADAPTER_CONFIG)
+# What a PEFT configuration may say without changing that the update is `scale * up @ down`. Anything else is refused.
+_PLAIN_LORA = {
+    "peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
+    "r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "modules_to_save", "bias", "megatron_core",
+    "qalora_group_size", "ensure_weight_tying",
+}  # fmt: skip
+_PLAIN_START = (True, False, "gaussian")  # other starts change the backbone's weights
+_HEADS = ("score", "classifier")  # what PEFT calls the head and saves with the adapter; ours is in head.safetensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,14 +102,15 @@ def resolve(spec: str) -> Path:
     raise CheckpointError(f"no PRM checkpoint {spec!r}", f"give a folder with {_ABOUT}, or a shipped name: {names}")
 
 
-def save(checkpoint: Checkpoint, folder: Path, backbone_config: Mapping[str, Any]) -> None:
-    """Write the checkpoint. `backbone_config` is the backbone's `config.json`. Raises CheckpointError on a bad head."""
-    from safetensors.numpy import save_file
+def save(checkpoint: Checkpoint, folder: Path, backbone_config: Mapping[str, Any], adapter: Path | None = None) -> None:
+    """Write the checkpoint. Raises CheckpointError on a bad head.
+
+    backbone_config: the backbone's `config.json`. adapter: a folder that PEFT's `save_pretrained` wrote, or None.
+    """
+    from safetensors.numpy import save
 
     _check(checkpoint, str(folder))
-    folder.mkdir(parents=True, exist_ok=True)
     weight = checkpoint.head.weight.astype(np.float32).reshape(1, -1)
-    save_file({"score.weight": weight, "score.bias": np.array([checkpoint.head.bias], np.float32)}, folder / _HEAD)
     config = {
         **backbone_config,
         "architectures": ["Qwen2ForTokenClassification"],
@@ -107,8 +119,21 @@ def save(checkpoint: Checkpoint, folder: Path, backbone_config: Mapping[str, Any
         "id2label": {"0": "correct"},
         "label2id": {"correct": 0},
     }
-    _write_json(folder / "config.json", config)
-    _write_json(folder / _ABOUT, checkpoint.about())
+    if "layer_types" in backbone_config:
+        config["layer_types"] = backbone_config["layer_types"][: max(checkpoint.layers)]
+    files = {
+        "config.json": _json(config),
+        _HEAD: save({"score.weight": weight, "score.bias": np.array([checkpoint.head.bias], np.float32)}),
+    }
+    if adapter is not None:
+        files |= {name: (adapter / name).read_bytes() for name in _ADAPTER_FILES}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _ABOUT).unlink(missing_ok=True)  # a save that is cut off leaves no checkpoint, not half another one
+    for name in _ADAPTER_FILES:
+        (folder / name).unlink(missing_ok=True)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    for name, content in {**files, _ABOUT: _json({**checkpoint.about(), "files": digests})}.items():
+        (folder / name).write_bytes(content)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -117,6 +142,7 @@ def load(folder: Path) -> Checkpoint:
     from safetensors.numpy import load_file
 
     about = _read_json(folder / _ABOUT)
+    _check_files(folder, about)
     try:
         tensors = load_file(folder / _HEAD)
         calibration = about.get("calibration") or {"temperature": 1.0, "offset": 0.0}
@@ -149,28 +175,42 @@ def load(folder: Path) -> Checkpoint:
 
 
 def load_adapter(folder: Path) -> dict[str, LowRank] | None:
-    """The LoRA adapter of a checkpoint by the name of the map it changes; None when the backbone is frozen."""
+    """The LoRA adapter of a checkpoint by the name of the map it changes; None when the backbone is frozen.
+
+    Raises CheckpointError for kinds of adapters, and options, that the scorer would not apply as PEFT does.
+    """
     if not (folder / _ADAPTER).exists():
         return None
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from dreamprm_cli.prm.backbone import LowRank
 
     config = _read_json(folder / _ADAPTER_CONFIG)
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
-        raise CheckpointError(f"{folder}: only plain LoRA adapters without biases can be read", "train one with LoRA")
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    odd = [key for key, value in config.items() if value and key not in _PLAIN_LORA]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+        odd.append("another type, or biases")
+    if config.get("init_lora_weights", True) not in _PLAIN_START:
+        odd.append(f"init_lora_weights {config['init_lora_weights']!r}")
+    if set(config.get("modules_to_save") or ()) - set(_HEADS):
+        odd.append("modules_to_save")
+    if odd:
+        raise CheckpointError(f"{folder}: an adapter with {odd[0]} cannot be applied", "train a plain LoRA adapter")
     parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(folder / _ADAPTER).items():
-        if ".lora_" in key:
-            name, _, side = key.removeprefix("base_model.model.").removeprefix("model.").partition(".lora_")
-            parts.setdefault(name, {})[side[0]] = tensor
     try:
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        for key, tensor in load_file(folder / _ADAPTER).items():
+            if key.removeprefix("base_model.model.").startswith(_HEADS):
+                continue
+            name, _, side = key.removeprefix("base_model.model.").removeprefix("model.").partition(".lora_")
+            if side not in ("A.weight", "B.weight") or not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{key} is not half of a LoRA pair, or not finite")
+            parts.setdefault(name, {})[side[0]] = tensor
         return {name: LowRank(pair["A"], pair["B"], scale) for name, pair in parts.items()}
-    except KeyError:
-        raise CheckpointError(f"{folder}: {_ADAPTER} lacks one half of a LoRA pair", "train it again") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{folder}: the adapter is damaged: {error}", "copy or train it again") from None
 
 
 def check_backbone(checkpoint: Checkpoint, source: BackboneSource) -> None:
@@ -203,10 +243,21 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
         raise CheckpointError(f"{where}: {wrong}", "use a checkpoint made for this version, or train one")
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
+    """The files are those that were saved together, and no adapter lies there from before."""
+    known = about.get("files")
+    if not isinstance(known, dict):
+        return  # written before digests were
+    present = {name for name in _ADAPTER_FILES if (folder / name).exists()}
+    for name in sorted(present | set(known)):
+        path = folder / str(name)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if known.get(name) != digest:
+            raise CheckpointError(f"{path} is not the file that was saved", "copy the checkpoint again, whole")
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -37,33 +37,39 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write the Qwen2 model of `gguf` into the existing `folder`.
 
     Matrices are kept in bf16, norms and biases in fp32, as they are few. Raises CheckpointError for a file that is
-    not a Qwen2 GGUF.
+    not a Qwen2 GGUF or that cannot be written.
     """
     import torch
     from gguf import GGUFReader, dequantize
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         reader = GGUFReader(gguf)
         architecture = str(reader.fields["general.architecture"].contents())
-    except (ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{gguf} is not a readable GGUF file: {error}", "Fetch the file again.") from None
-    if architecture != "qwen2":
+        if architecture != "qwen2":
+            raise CheckpointError(
+                f"{gguf.name} holds a {architecture} model",
+                "the reward model needs a Qwen2.5 backbone (architecture qwen2)",
+            )
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+        tensors: dict[str, Any] = {}
+        for tensor in reader.tensors:
+            name = hugging_face_name(tensor.name)
+            if name is not None:
+                values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+                tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
+        config = qwen2_config(fields, vocab_size=tensors["embed_tokens.weight"].shape[0])
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write_tokenizer(fields, folder)
+    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+        raise CheckpointError(f"{gguf} is not a readable GGUF file: {error}", "fetch the file again") from None
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{gguf.name} holds a {architecture} model",
-            "The reward model needs a Qwen2.5 backbone (architecture qwen2).",
-        )
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    tensors: dict[str, Any] = {}
-    for tensor in reader.tensors:
-        name = hugging_face_name(tensor.name)
-        if name is not None:
-            values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-            tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32).contiguous()
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = qwen2_config(fields, vocab_size=tensors["embed_tokens.weight"].shape[0])
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _write_tokenizer(fields, folder)
+            f"cannot convert {gguf.name} into {folder.parent}: {error}",
+            "free some space there, or set DREAMPRM_CACHE to a folder that can be written",
+        ) from None
 
 
 def hugging_face_name(name: str) -> str | None:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.models import Report
 from dreamprm_cli.prm import Scorer
 
+if TYPE_CHECKING:
+    from dreamprm_cli.prm.scorer import PackedScorer
 
-def open_scorer(spec: str, *, device: str = "auto", progress: Report | None = None) -> Scorer | None:
+
+def open_scorer(
+    spec: str,
+    *,
+    device: str = "auto",
+    dtype: Literal["auto", "bf16", "fp32"] = "auto",
+    progress: Report | None = None,
+) -> Scorer | None:
     """The checkpoint `spec` (a folder or a name shipped with the package) on `device`; None for "none".
 
-    Fetches and converts the backbone the first time. Raises CheckpointError or ModelError.
+    dtype: auto is bf16 where the machine computes in it. Fetches and converts the backbone the first time.
+    Raises CheckpointError or ModelError.
     """
-    if spec == "none":
-        return None
+    return None if spec == "none" else open_packed(spec, device=device, dtype=dtype, progress=progress)
+
+
+def open_packed(
+    spec: str,
+    *,
+    device: str = "auto",
+    dtype: Literal["auto", "bf16", "fp32"] = "auto",
+    progress: Report | None = None,
+) -> PackedScorer:
+    """As `open_scorer`, the scorer by its own type."""
     try:
         import torch
 
@@ -33,6 +54,7 @@ def open_scorer(spec: str, *, device: str = "auto", progress: Report | None = No
         source,
         depth=max(checkpoint.layers),
         device=None if device == "auto" else torch.device(device),
+        dtype={"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype],
         adapter=load_adapter(folder),
     )
     return PackedScorer(

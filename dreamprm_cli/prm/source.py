@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamprm_cli.errors import CheckpointError
-from dreamprm_cli.models import Progress, Report, ensure
+from dreamprm_cli.models import ModelInfo, Progress, Report, cache_dir, ensure
+from dreamprm_cli.models.fetch import snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +26,21 @@ class BackboneSource:
     folder: Path
 
 
-def cache_root() -> Path:
-    """`$DREAMPRM_CACHE`, else the user's cache directory."""
-    import platformdirs
-
-    return Path(os.environ.get("DREAMPRM_CACHE") or platformdirs.user_cache_dir("dreamprm"))
-
-
 def locate_backbone(spec: str, *, report: Report | None = None) -> BackboneSource:
     """Find, fetch or convert the backbone that `spec` names.
 
     spec: a registry name (`qwen2.5-coder-0.5b`), `gguf:PATH` or `PATH.gguf`, a folder, or `hf:ORG/NAME`.
-    Raises CheckpointError (or ModelError from the download) with a hint.
+    Raises CheckpointError; ConfigError for an unknown name, ModelError when it cannot be fetched.
     """
     bare = spec.removeprefix("gguf:")
     if spec.startswith("hf:"):
-        return _from_folder(spec, _hub_folder(spec.removeprefix("hf:")))
+        info = ModelInfo(name=spec, repo=spec.removeprefix("hf:"), licence="unknown")
+        return _from_folder(spec, snapshot(info, report or (lambda _: None)))
     if bare.endswith(".gguf"):
         path = Path(bare).expanduser()
         if not path.is_file():
             raise CheckpointError(
-                f"No backbone file {path}", "Check the path, or use a name from `dreamprm models list`."
+                f"there is no backbone file {path}", "check the path, or use a name from `dreamprm models list`"
             )
         return _from_gguf(path.stem, path, report)
     if Path(bare).is_dir():
@@ -54,31 +49,17 @@ def locate_backbone(spec: str, *, report: Report | None = None) -> BackboneSourc
     return _from_folder(spec, path) if path.is_dir() else _from_gguf(spec, path, report)
 
 
-def _hub_folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    wanted = ["config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"Cannot fetch {name} from the Hugging Face hub: {error}",
-            "Check the name and the network, or give a folder.",
-        ) from None
-
-
 def _from_folder(name: str, folder: Path) -> BackboneSource:
     digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
     if not digests:
-        raise CheckpointError(f"{folder} has no safetensors file", "A backbone folder holds config.json and weights.")
+        raise CheckpointError(f"{folder} has no safetensors file", "a backbone folder holds config.json and weights")
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return BackboneSource(name, whole, folder)
 
 
 def _from_gguf(name: str, gguf: Path, report: Report | None) -> BackboneSource:
     digest = file_digest(gguf)
-    folder = cache_root() / "backbones" / f"{gguf.stem}-{digest[:12]}"
+    folder = cache_dir() / "backbones" / f"{gguf.stem}-{digest[:12]}"
     if not (folder / "config.json").exists():
         from dreamprm_cli.prm.convert import convert_gguf
 
@@ -114,7 +95,7 @@ def file_digest(path: Path) -> str:
     path = path.resolve()
     stat = path.stat()
     stamp = [str(path), stat.st_size, stat.st_mtime_ns]
-    memo = cache_root() / "digests" / (hashlib.sha256(str(path).encode()).hexdigest()[:16] + ".json")
+    memo = cache_dir() / "digests" / (hashlib.sha256(str(path).encode()).hexdigest()[:16] + ".json")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(memo.read_text(encoding="utf-8"))
         if known["stamp"] == stamp:

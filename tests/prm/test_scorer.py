@@ -10,13 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dreamprm_cli.errors import CheckpointError  # noqa: E402
-from dreamprm_cli.prm import score_programs  # noqa: E402
-from dreamprm_cli.prm.backbone import LowRank, load_backbone  # noqa: E402
-from dreamprm_cli.prm.checkpoint import Checkpoint, load_adapter, save  # noqa: E402
+from dreamprm_cli.prm import attention, score_programs  # noqa: E402
+from dreamprm_cli.prm import scorer as scorer_module  # noqa: E402
+from dreamprm_cli.prm.backbone import load_backbone  # noqa: E402
+from dreamprm_cli.prm.checkpoint import Checkpoint, save  # noqa: E402
 from dreamprm_cli.prm.head import Head  # noqa: E402
 from dreamprm_cli.prm.open import open_scorer  # noqa: E402
 from dreamprm_cli.prm.scorer import PackedScorer  # noqa: E402
 from dreamprm_cli.prm.source import locate_backbone  # noqa: E402
+from dreamprm_cli.prm.verify import Reference, agreement  # noqa: E402
 from dreamprm_cli.prompts import prm_input  # noqa: E402
 from dreamprm_cli.steps import split  # noqa: E402
 from dreamprm_cli.types import Problem  # noqa: E402
@@ -44,29 +46,11 @@ def scorer(backbone, **options):
     return PackedScorer(backbone, layers=LAYERS, head=head(), **options)
 
 
-def reference(tiny, backbone, problem, steps):
-    """States at each step's end by one plain forward of transformers' model over the whole program."""
-    from transformers import AutoModel
-
-    tokens = PackedScorer(backbone, layers=LAYERS).tokens
-    ids, _ = tokens.problem(prm_input(problem), 10_000)
-    reads = []
-    for step in steps:
-        piece = tokens.step(step.source)
-        reads.append(len(ids) + piece.read)
-        ids = ids + piece.ids
-    model = AutoModel.from_pretrained(tiny, dtype=torch.float32)
-    with torch.no_grad():
-        out = model(torch.tensor([ids]), output_hidden_states=True)
-        states = [out.last_hidden_state if n == 3 else model.norm(out.hidden_states[n]) for n in LAYERS]
-    return torch.cat([state[0, reads] for state in states], dim=1).numpy()
-
-
 @pytest.mark.parametrize("code", PROGRAMS)
-def test_states_are_those_of_transformers_own_model(tiny, backbone, code):
-    steps = split(code)
-    ours = scorer(backbone).start(PROBLEM).append_features([(0, step) for step in steps])
-    np.testing.assert_allclose(ours, reference(tiny, backbone, PROBLEM, steps), atol=2e-5, rtol=1e-4)
+def test_states_are_those_of_transformers_own_model(backbone, code):
+    one, steps = scorer(backbone), split(code)
+    ours = one.start(PROBLEM).append_features([(0, step) for step in steps])
+    np.testing.assert_allclose(ours, Reference(one).features(PROBLEM, steps), atol=2e-5, rtol=1e-4)
 
 
 def test_incremental_whole_and_packed_scores_agree(backbone):
@@ -78,8 +62,8 @@ def test_incremental_whole_and_packed_scores_agree(backbone):
     queues = {index: list(steps) for index, steps in enumerate(programs)}
     incremental = [[] for _ in programs]
     draw = random.Random(0)
-    while any(queues.values()):
-        chosen = draw.sample([i for i, q in queues.items() if q], 1)
+    while waiting := [i for i, q in queues.items() if q]:
+        chosen = draw.sample(waiting, draw.randint(1, len(waiting)))
         batch = [(index, queues[index].pop(0)) for index in chosen]
         for (index, _), reward in zip(batch, live.append(batch), strict=True):
             incremental[index].append(reward)
@@ -151,38 +135,28 @@ def test_chat_marks_in_a_program_are_text_not_special_tokens(backbone):
     assert special in tokens.problem(prm_input(PROBLEM), 1000)[0]
 
 
-def test_an_adapter_changes_scores_as_peft_does(tiny, tmp_path):
-    peft = pytest.importorskip("peft")
-    from transformers import AutoModel
+def test_packed_forwards_of_bounded_size_give_the_same_scores(backbone, monkeypatch):
+    programs = [split(code) for code in PROGRAMS]
+    one = scorer(backbone)
+    whole = score_programs(one.start(PROBLEM), programs)
+    monkeypatch.setitem(scorer_module._WAVE_TOKENS, "cpu", 30)
+    for a, b in zip(whole, score_programs(one.start(PROBLEM), programs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
-    model = AutoModel.from_pretrained(tiny, dtype=torch.float32)
-    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"])
-    wrapped = peft.get_peft_model(model, config)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.5)
-    wrapped.save_pretrained(tmp_path)
-    source = locate_backbone(str(tiny))
-    adapter = load_adapter(tmp_path)
-    assert adapter is not None
-    assert all(isinstance(update, LowRank) for update in adapter.values())
-    adapted = load_backbone(source, dtype=torch.float32, device=torch.device("cpu"), adapter=adapter)
-    plain = load_backbone(source, dtype=torch.float32, device=torch.device("cpu"))
-    steps = split(PROGRAMS[2])
-    session = PackedScorer(adapted, layers=(3,)).start(PROBLEM)
-    ours = session.append_features([(0, step) for step in steps])
-    tokens = PackedScorer(plain, layers=(3,)).tokens
-    ids, reads = tokens.problem(prm_input(PROBLEM), 1000)[0], []
-    for step in steps:
-        reads.append(len(ids) + tokens.step(step.source).read)
-        ids = ids + tokens.step(step.source).ids
-    with torch.no_grad():
-        theirs = wrapped(torch.tensor([ids])).last_hidden_state[0, reads].numpy()
-    np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-4)
-    without = PackedScorer(plain, layers=(3,)).start(PROBLEM).append_features([(0, step) for step in steps])
-    assert np.abs(ours - without).max() > 1e-2
+
+def test_padded_groups_of_a_gpu_give_the_same_scores(backbone, monkeypatch):
+    programs = [split(code) for code in PROGRAMS]
+    one = scorer(backbone)
+    whole = score_programs(one.start(PROBLEM), programs)
+    monkeypatch.setattr(attention, "_batches", lambda blocks, device: [list(blocks)])
+    for a, b in zip(whole, score_programs(one.start(PROBLEM), programs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_step_token_is_where_the_reward_is_read(backbone):
+    tokens = scorer(backbone, step_token="<|endoftext|>").tokens.step("def f(): pass\n\n")
+    assert tokens.ids[tokens.read] == backbone.tokenizer.token_to_id("<|endoftext|>")
+    assert len(tokens.ids) == tokens.read + 3  # two line feeds follow
 
 
 def test_a_saved_checkpoint_opens_by_its_folder(tiny, tmp_path):
@@ -205,10 +179,5 @@ def test_a_saved_checkpoint_opens_by_its_folder(tiny, tmp_path):
 
 def test_scores_in_bf16_agree_however_they_are_packed(tiny):
     rough = load_backbone(locate_backbone(str(tiny)), dtype=torch.bfloat16, device=torch.device("cpu"))
-    programs = [split(code) for code in PROGRAMS]
-    one = scorer(rough)
-    whole = score_programs(one.start(PROBLEM), programs)
-    live = one.start(PROBLEM)
-    for index, steps in enumerate(programs):
-        for step, expected in zip(steps, whole[index], strict=True):
-            np.testing.assert_allclose(live.append([(index, step)]), [expected], atol=1e-3)
+    found = agreement(scorer(rough), PROBLEM, [split(code) for code in PROGRAMS])
+    assert found.incremental <= 1e-3

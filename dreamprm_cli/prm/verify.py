@@ -1,0 +1,151 @@
+"""Is a checkpoint whole, and does it give one answer, however it is asked?
+
+The same programs are scored in one batch, step by step, and by a plain forward of transformers' own model (with PEFT's
+own adapter), which shares no code with our scorer but the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.models import Report
+from dreamprm_cli.prm import score_programs
+from dreamprm_cli.prm.checkpoint import resolve
+from dreamprm_cli.prm.open import open_packed
+from dreamprm_cli.prm.scorer import PackedScorer
+from dreamprm_cli.prompts import prm_input
+from dreamprm_cli.steps import split
+from dreamprm_cli.types import Problem, Step
+
+_PROBLEM = Problem(id="verify", statement="Read n and then n integers. Print the sum of their digits.")
+_PROGRAMS = (
+    '''def read_numbers():
+    """Read all integers from standard input."""
+    return [int(word) for word in open(0).read().split()]
+
+
+def digit_sum(number):
+    """Return the sum of the decimal digits of number."""
+    return sum(int(digit) for digit in str(abs(number)))
+
+
+print(sum(map(digit_sum, read_numbers()[1:])))
+''',
+    "import sys\n\n\ndef main():\n    print(len(sys.stdin.read()))\n\n\nmain()\n",
+)
+# Rewards step by step against all at once: the same sums in another order. Against transformers in fp32: rounding.
+_AGREEMENT = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
+_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Greatest differences of a reward between ways of scoring the same step."""
+
+    dtype: str
+    steps: int
+    incremental: float  # step by step against all programs at once
+    transformers: float  # all at once against transformers' model in fp32
+
+    def to_json(self) -> dict[str, str | int | float]:
+        return {
+            "dtype": self.dtype,
+            "steps": self.steps,
+            "incremental": self.incremental,
+            "transformers": self.transformers,
+        }
+
+
+def verify(
+    spec: str,
+    *,
+    device: str = "auto",
+    dtype: Literal["auto", "bf16", "fp32"] = "auto",
+    progress: Report | None = None,
+) -> Agreement:
+    """Open a checkpoint (a folder or a shipped name) and compare all ways of scoring with it.
+
+    Raises CheckpointError when it is damaged, does not fit, or the ways disagree.
+    """
+    scorer = open_packed(spec, device=device, dtype=dtype, progress=progress)
+    folder = resolve(spec)
+    found = agreement(scorer, _PROBLEM, [split(code) for code in _PROGRAMS], folder)
+    limits = _AGREEMENT[scorer.backbone.dtype], _ROUNDING[scorer.backbone.dtype]
+    if not (found.incremental <= limits[0] and found.transformers <= limits[1]):
+        raise CheckpointError(
+            f"{folder}: ways of scoring disagree: {found.incremental:.1e} step by step, "
+            f"{found.transformers:.1e} against transformers ({found.dtype})",
+            "do not use it on this machine; please report it with the output of `dreamprm doctor`",
+        )
+    return found
+
+
+def agreement(
+    scorer: PackedScorer, problem: Problem, programs: Sequence[Sequence[Step]], checkpoint: Path | None = None
+) -> Agreement:
+    """Score programs of one problem in every way. `checkpoint`: the folder whose adapter the scorer applies, if any."""
+    if scorer.head is None:
+        raise ValueError("this scorer was made for features and has no head")
+    whole = score_programs(scorer.start(problem), programs)
+    live = scorer.start(problem)
+    turns = [(index, step) for index, steps in enumerate(programs) for step in steps]
+    one_by_one = [live.append([turn])[0] for turn in turns]
+    reference = Reference(scorer, checkpoint)
+    plain = [scorer.head.rewards(reference.features(problem, steps)) for steps in programs]
+    flat = np.array([reward for rewards in whole for reward in rewards])
+    return Agreement(
+        dtype=str(scorer.backbone.dtype).removeprefix("torch."),
+        steps=len(turns),
+        incremental=float(np.nanmax(np.abs(flat - one_by_one))),
+        transformers=float(np.nanmax(np.abs(flat - np.concatenate(plain)))),
+    )
+
+
+class Reference:
+    """transformers' own model in fp32, with PEFT's own adapter: one plain forward over each whole program."""
+
+    def __init__(self, scorer: PackedScorer, checkpoint: Path | None = None) -> None:
+        from transformers import AutoModel
+
+        self._scorer = scorer
+        model = AutoModel.from_pretrained(scorer.backbone.source.folder, dtype=torch.float32)
+        self._norm = model.norm
+        if checkpoint is not None and (checkpoint / "adapter_model.safetensors").exists():
+            from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+            from safetensors.torch import load_file
+
+            config = LoraConfig.from_pretrained(str(checkpoint))
+            config.modules_to_save = None  # the head, when it was trained inside PEFT
+            model = get_peft_model(model, config)
+            tensors = load_file(checkpoint / "adapter_model.safetensors")
+            # Saved from a model with a head, the names have one `model.` more.
+            named = {key.replace("base_model.model.model.", "base_model.model."): t for key, t in tensors.items()}
+            set_peft_model_state_dict(model, {key: t for key, t in named.items() if ".lora_" in key})
+        self._model = model.eval()
+
+    def features(self, problem: Problem, steps: Sequence[Step]) -> NDArray[np.float32]:
+        """What the head reads: (len(steps), F)."""
+        tokens = self._scorer.tokens
+        ids, _ = tokens.problem(prm_input(problem), self._scorer.problem_limit)
+        reads = []
+        for step in steps:
+            piece = tokens.step(step.source)
+            reads.append(len(ids) + piece.read)
+            ids = ids + piece.ids
+        with torch.inference_mode():
+            out = self._model(torch.tensor([ids]), output_hidden_states=True)
+            # transformers puts the last layer's state through the final norm, and none of the others.
+            last = len(out.hidden_states) - 1
+            states = [
+                out.last_hidden_state if n == last else self._norm(out.hidden_states[n]) for n in self._scorer.layers
+            ]
+            features: NDArray[np.float32] = torch.cat([state[0, reads] for state in states], dim=1).float().numpy()
+        return features
