@@ -23,6 +23,7 @@ from dreamprm_cli.errors import (
     ProblemError,
     SandboxUnavailable,
 )
+from dreamprm_cli.sandbox_app import grade, sandbox_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The model files that dreamprm knows by name.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(sandbox_app, name="sandbox")
+app.command()(grade)
 
 
 def run() -> None:

@@ -25,6 +25,8 @@ class Example:
 class Tests:
     """Public examples, and the hidden tests as their file has them (`kind` names the format)."""
 
+    __test__ = False  # the name is ours, not pytest's
+
     kind: str = "none"
     examples: tuple[Example, ...] = ()
     payload: Mapping[str, Any] = field(default_factory=dict)

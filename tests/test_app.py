@@ -156,3 +156,19 @@ def test_examples_run_in_the_sandbox_and_decide_the_exit_code(tmp_path):
     [candidate] = json.loads(done.stdout)["candidates"]
     assert candidate["verdict"]["status"] != "PASS"
     assert candidate["verdict"]["trust"] == "strong"
+
+
+@pytest.mark.docker
+def test_grade_gives_a_verdict_a_program_and_totals(tmp_path):
+    problems = [{"task_id": "add", "entry_point": "add", "tests": [{"input": [1, 2], "output": 3}]}]
+    programs = ["def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, problems)))
+    samples = [{"task_id": "add", "solution": code} for code in programs]
+    (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, samples)))
+    lines = dreamprm(tmp_path, "grade", "problems.jsonl", "samples.jsonl", "--jsonl")
+    assert [json.loads(line)["status"] for line in lines.stdout.splitlines()] == ["PASS", "WA"], lines.stderr
+    totals = json.loads(dreamprm(tmp_path, "grade", "problems.jsonl", "samples.jsonl", "--json").stdout)
+    assert (totals["samples"], totals["passed"], totals["pass@1"]) == (2, 1, 0.5)
+    wrong = dreamprm(tmp_path, "grade", "problems.jsonl", "samples.jsonl", "--compat", "lenient")
+    assert wrong.returncode == 2
+    assert "lenient" in wrong.stderr

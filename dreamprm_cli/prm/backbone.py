@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.prm.source import BackboneSource
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads must not spin beside the policy's; read at import
+if "OMP_WAIT_POLICY" not in os.environ:  # read when torch loads: idle threads must not spin long beside the policy's
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import torch.nn.functional as F

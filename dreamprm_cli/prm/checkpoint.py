@@ -237,6 +237,8 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
         wrong = f"a head of {head.weight.size} weights for {len(checkpoint.layers)} layers of {checkpoint.hidden}"
     elif not (np.isfinite(head.weight).all() and all(map(math.isfinite, (head.bias, head.temperature, head.offset)))):
         wrong = "a head with numbers that are not finite"
+    elif not 0 < checkpoint.code_reserve < checkpoint.max_length:
+        wrong = f"code_reserve {checkpoint.code_reserve} of max_length {checkpoint.max_length}"
     elif head.temperature <= 0:
         wrong = f"temperature {head.temperature}"
     if wrong:

@@ -102,11 +102,13 @@ class PackedSession:
                     reads.append(offset + tokens.read)
                     offset += len(tokens.ids)
             ids = [[i for _, tokens in piece.steps for i in tokens.ids] for piece in wave]
-            for piece, new in zip(wave, ids, strict=True):
-                before = self._rows.get(piece.candidate, self._problem)
-                self._rows[piece.candidate] = torch.cat([before, self._arena.take(len(new))])
+            rows = {
+                piece.candidate: torch.cat([self._rows.get(piece.candidate, self._problem), self._arena.take(len(new))])
+                for piece, new in zip(wave, ids, strict=True)
+            }
             indices = [index for piece in wave for index, _ in piece.steps]
-            features[indices] = self._forward(ids, [self._rows[piece.candidate] for piece in wave], reads)
+            features[indices] = self._forward(ids, list(rows.values()), reads)
+            self._rows |= rows  # not before: an interrupted forward leaves the candidates as they were
         return features
 
     def drop(self, candidate: int) -> None:

@@ -56,6 +56,7 @@ def test_the_folder_describes_a_token_classifier_of_as_many_layers_as_are_read(f
         ({"layers": "x"}, "garbles"),
         ({"calibration": {"temperature": 0.0, "offset": 0.0}}, "temperature"),
         ({"hidden_size": None}, "garbles"),
+        ({"code_reserve": 100}, "code_reserve"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(folder, change, message):
@@ -90,6 +91,13 @@ def test_damaged_files_are_checkpoint_errors(folder, name, damage):
     else:
         path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(CheckpointError):
+        load(folder)
+
+
+def test_a_head_from_another_save_is_refused(folder, tmp_path):
+    save(checkpoint(head=Head(np.ones(2 * HIDDEN, dtype=np.float32), 0.0)), tmp_path / "other", CONFIG)
+    (folder / "head.safetensors").write_bytes((tmp_path / "other" / "head.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="not the file that was saved"):
         load(folder)
 
 

@@ -153,6 +153,21 @@ def test_padded_groups_of_a_gpu_give_the_same_scores(backbone, monkeypatch):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_an_interrupted_forward_leaves_the_candidates_as_they_were(backbone, monkeypatch):
+    session = scorer(backbone).start(PROBLEM)
+    first, *rest = split(PROGRAMS[2])
+    session.append([(0, first)])
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(attention.Plan, "attend", interrupt)
+        session.append([(0, rest[0])])
+    expected = scorer(backbone).start(PROBLEM).append([(0, step) for step in (first, *rest)])
+    assert session.append([(0, step) for step in rest]) == pytest.approx(expected[1:], abs=1e-6)
+
+
 def test_a_step_token_is_where_the_reward_is_read(backbone):
     tokens = scorer(backbone, step_token="<|endoftext|>").tokens.step("def f(): pass\n\n")
     assert tokens.ids[tokens.read] == backbone.tokenizer.token_to_id("<|endoftext|>")

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from dreamprm_sandbox import Sandbox
 
 from dreamprm_cli import types
+from dreamprm_sandbox import Sandbox
 
 HERE = Path(__file__).parent
 CASES = [json.loads(line) for name in ("cases.jsonl", "more.jsonl") for line in (HERE / name).read_text().splitlines()]

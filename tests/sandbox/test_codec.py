@@ -6,10 +6,11 @@ import struct
 from typing import Any
 
 import pytest
-from dreamprm_sandbox import codec
-from dreamprm_sandbox.codec import CodecError, Opaque, TooLarge, decode, encode
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dreamprm_sandbox import codec
+from dreamprm_sandbox.codec import CodecError, Opaque, TooLarge, decode, encode
 
 text = st.text(st.characters(), max_size=20)  # lone surrogates too
 hashable = st.recursive(

@@ -9,12 +9,12 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from dreamprm_sandbox import compare, formats
-from dreamprm_sandbox.formats import asserts, evalplus, literal, livecodebench
-from dreamprm_sandbox.suite import Calls, Script, Streams
 
 from dreamprm_cli import types
 from dreamprm_cli.errors import ConfigError, ProblemError
+from dreamprm_sandbox import compare, formats
+from dreamprm_sandbox.formats import asserts, evalplus, literal, livecodebench
+from dreamprm_sandbox.suite import Calls, Script, Streams
 
 
 def problem(kind: str, entry_point: str | None = "f", **payload: object) -> types.Problem:

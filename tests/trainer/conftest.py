@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from dreamprm_trainer.data import Item
-from dreamprm_trainer.tables import Table
 
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem
+from dreamprm_trainer.data import Item
+from dreamprm_trainer.tables import Table
 
 CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
 

@@ -1,6 +1,7 @@
 """The card says what the numbers say, and names hosted models where their programs were used."""
 
 import pytest
+
 from dreamprm_trainer.card import lines
 from dreamprm_trainer.evaluate import Pool, calibration, evaluate
 from dreamprm_trainer.recipe import read_recipe

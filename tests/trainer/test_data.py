@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from dreamprm_trainer.data import Source, load, unique
 
 from dreamprm_cli.errors import ConfigError, ProblemError
+from dreamprm_trainer.data import Source, load, unique
 
 HUMANEVAL = {
     "task_id": "HumanEval/55",

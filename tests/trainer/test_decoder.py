@@ -5,9 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from dreamprm_trainer.decoder import Decoder, Request  # noqa: E402
-
 from dreamprm_cli.policy import Sampling, candidate_seed  # noqa: E402
+from dreamprm_trainer.decoder import Decoder, Request  # noqa: E402
 
 VOCAB = 160
 CONFIG = {

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import pytest
+
 from dreamprm_trainer.evaluate import Pool, baseline_scores, calibration, evaluate, parses, table, within_aucs
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from dreamprm_trainer.label import label, write
 from dreamprm_trainer.problems import read_jsonl
 

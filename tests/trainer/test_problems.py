@@ -4,9 +4,9 @@ import gzip
 import json
 
 import pytest
-from dreamprm_trainer.problems import read_jsonl, with_splits
 
 from dreamprm_cli.errors import ProblemError
+from dreamprm_trainer.problems import read_jsonl, with_splits
 
 
 def test_humaneval_is_test_whatever_the_row_says():

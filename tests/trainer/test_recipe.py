@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from dreamprm_trainer.recipe import read_recipe
 
 from dreamprm_cli.errors import ConfigError
+from dreamprm_trainer.recipe import read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "trainer" / "recipes").glob("*.toml"))
 

@@ -4,11 +4,11 @@ import json
 import math
 
 import pytest
-from dreamprm_trainer.sample import append, choose, open_pool, program, stream
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
 from dreamprm_cli.types import Problem, Usage
+from dreamprm_trainer.sample import append, choose, open_pool, program, stream
 
 PROBLEMS = [Problem("a", "Add.", entry_point="add"), Problem("b", "Subtract.", entry_point="sub")]
 

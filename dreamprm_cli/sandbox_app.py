@@ -1,0 +1,94 @@
+"""Commands of the sandbox: `dreamprm grade` and `dreamprm sandbox build|status|clean`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from dreamprm_cli.errors import ConfigError, SandboxUnavailable
+from dreamprm_cli.events import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from dreamprm_sandbox.formats import Mode
+
+sandbox_app = typer.Typer(help="The Docker image and containers that untrusted programs run in.", no_args_is_help=True)
+MODES = ("strict", "evalplus", "lcb", "humaneval")
+
+
+def grade(
+    problems: Annotated[Path, typer.Argument(metavar="PROBLEMS", help="A problem set, JSON Lines (.gz too).")],
+    samples: Annotated[Path, typer.Argument(metavar="SAMPLES", help="Programs: task_id with solution or completion.")],
+    compat: Annotated[str, typer.Option(help="Verdicts as strict, evalplus, lcb or humaneval give them.")] = "strict",
+    compare: Annotated[str | None, typer.Option(help="Grade as this one too; tell where they differ.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Containers (one per core).")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the totals as one JSON object.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print each verdict as a JSON line, in order.")] = False,
+) -> None:
+    """Run SAMPLES against the tests of PROBLEMS in the sandbox."""
+    from dreamprm_cli.problem import load_problem_set
+
+    try:
+        from dreamprm_sandbox import Sandbox
+        from dreamprm_sandbox.grade import summary, verdict_rows
+        from dreamprm_sandbox.samples import read
+    except ImportError as error:
+        raise SandboxUnavailable(f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]'") from None
+    mode, other = _mode(compat), None if compare is None else _mode(compare)
+    tasks = {problem.id: problem for problem in load_problem_set(problems)}
+    programs = read(samples, tasks)
+    started = time.monotonic()
+    rows: list[dict[str, Any]] = []
+    with Sandbox(workers, mode=mode) as box:
+        for row in verdict_rows(box, tasks, programs, compare=other):
+            rows.append(row)
+            if jsonl:
+                _print(row)
+            if len(rows) % 50 == 0 or len(rows) == len(programs):
+                rate = len(rows) / (time.monotonic() - started)
+                print(f"{len(rows)}/{len(programs)} graded, {rate:.1f} a second", file=sys.stderr)
+    totals = {"schema_version": SCHEMA_VERSION, **summary(rows, time.monotonic() - started)}
+    if json_:
+        _print(totals)
+    elif not jsonl:
+        for key, value in totals.items():
+            print(f"{key:14} {value}")
+
+
+def _mode(name: str) -> Mode:
+    if name not in MODES:
+        raise ConfigError(f"unknown grader {name!r}", f"one of {', '.join(MODES)}")
+    return cast("Mode", name)
+
+
+@sandbox_app.command()
+def build(force: Annotated[bool, typer.Option(help="Build anew even if there is an image.")] = False) -> None:
+    """Make the sandbox image, without any image registry."""
+    from dreamprm_sandbox import commands
+
+    _print(commands.build(lambda line: print(line, file=sys.stderr), force=force))
+
+
+@sandbox_app.command()
+def status() -> None:
+    """The engine, the image, our containers, and whether the limits really hold."""
+    from dreamprm_sandbox import commands
+
+    _print(commands.status())
+
+
+@sandbox_app.command()
+def clean(images: Annotated[bool, typer.Option(help="Remove the images too.")] = False) -> None:
+    """Remove containers whose owner is dead."""
+    from dreamprm_sandbox import commands
+
+    _print(commands.clean(images=images))
+
+
+def _print(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
