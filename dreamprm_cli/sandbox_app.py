@@ -30,28 +30,26 @@ def grade(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print each verdict as a JSON line, in order.")] = False,
 ) -> None:
     """Run SAMPLES against the tests of PROBLEMS in the sandbox."""
-    from dreamprm_cli.problem import load_problem_set
-
     try:
         from dreamprm_sandbox import Sandbox
-        from dreamprm_sandbox.grade import summary, verdict_rows
+        from dreamprm_sandbox.grade import problem, rows, summary, verdict_rows
         from dreamprm_sandbox.samples import read
     except ImportError as error:
         raise SandboxUnavailable(f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]'") from None
     mode, other = _mode(compat), None if compare is None else _mode(compare)
-    tasks = {problem.id: problem for problem in load_problem_set(problems)}
+    tasks = {task.id: task for task in map(problem, rows(problems))}
     programs = read(samples, tasks)
     started = time.monotonic()
-    rows: list[dict[str, Any]] = []
+    graded: list[dict[str, Any]] = []
     with Sandbox(workers, mode=mode) as box:
         for row in verdict_rows(box, tasks, programs, compare=other):
-            rows.append(row)
+            graded.append(row)
             if jsonl:
                 _print(row)
-            if len(rows) % 50 == 0 or len(rows) == len(programs):
-                rate = len(rows) / (time.monotonic() - started)
-                print(f"{len(rows)}/{len(programs)} graded, {rate:.1f} a second", file=sys.stderr)
-    totals = {"schema_version": SCHEMA_VERSION, **summary(rows, time.monotonic() - started)}
+            if len(graded) % 50 == 0 or len(graded) == len(programs):
+                rate = len(graded) / (time.monotonic() - started)
+                print(f"{len(graded)}/{len(programs)} graded, {rate:.1f} a second", file=sys.stderr)
+    totals = {"schema_version": SCHEMA_VERSION, **summary(graded, time.monotonic() - started)}
     if json_:
         _print(totals)
     elif not jsonl:
