@@ -7,8 +7,11 @@ with a docstring that states its job, so that every function can be judged as a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dreamprm_cli.types import Problem
+
+Form = Literal["stdin", "function", "class"]
 
 PRM_TEMPLATE_VERSION = 1
 
@@ -94,6 +97,16 @@ class Solution:
 ```'''
 
 
+_EXAMPLES: dict[Form, str] = {"stdin": _EXAMPLE_STDIN, "function": _EXAMPLE_FUNCTION, "class": _EXAMPLE_CLASS}
+
+
+def problem_form(problem: Problem) -> Form:
+    """What kind of program a problem asks for: one that reads standard input, a named function, a class's method."""
+    if problem.entry_point is None:
+        return "stdin"
+    return "class" if "." in problem.entry_point else "function"
+
+
 def cof_prompt(problem: Problem) -> Prompt:
     """The Chain-of-Function prompt in the form the problem asks for: stdin, named function or class method."""
     language = LANGUAGE_NAMES[problem.language]
@@ -104,21 +117,21 @@ def cof_prompt(problem: Problem) -> Prompt:
         f"Each function does one thing and opens with {docs} of one line that says what it does.",
         "Do not nest functions. Do not explain; answer with one code block only.",
     ]
-    example = _EXAMPLE_STDIN
-    if problem.entry_point is None:
+    form = problem_form(problem)
+    if form == "stdin":
         rules.append("The program reads standard input and prints the answer to standard output.")
         if python:
             rules.append("Top-level code is only the imports and the call of `main()` at the end.")
-    elif "." in problem.entry_point:
-        cls, method = problem.entry_point.rsplit(".", 1)
+    elif form == "class":
+        cls, _, method = str(problem.entry_point).rpartition(".")
         rules.append(f"Write `class {cls}` with the method `{method}`; helpers are further methods of the class.")
-        example = _EXAMPLE_CLASS
     else:
         rules.append(f"The tests call `{problem.entry_point}`; keep its name and parameters. Read and print nothing.")
-        example = _EXAMPLE_FUNCTION
     parts = [" ".join(rules)]
     if python:
-        parts.append(f"The form of the answer, shown on another problem (its functions are of no use here):\n{example}")
+        parts.append(
+            f"The form of the answer, shown on another problem (its functions are of no use here):\n{_EXAMPLES[form]}"
+        )
     parts.append(f"Problem:\n{problem.statement.strip()}")
     if problem.starter_code.strip():
         parts.append(f"Start from:\n```{problem.language}\n{problem.starter_code.rstrip()}\n```")

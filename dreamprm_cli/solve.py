@@ -23,12 +23,17 @@ from dreamprm_cli.aggregate import aggregate
 from dreamprm_cli.fence import FenceExtractor
 from dreamprm_cli.policy import Delta, Policy, Sampling, candidate_seed
 from dreamprm_cli.prm import Scorer, ScoringSession
-from dreamprm_cli.prompts import cof_prompt
+from dreamprm_cli.prompts import Form, cof_prompt, problem_form
 from dreamprm_cli.steps import StreamSplitter, adherence, split
 from dreamprm_cli.types import Candidate, FinishReason, Problem, Step, Verdict
 
 _Inbox = queue.SimpleQueue[Delta | BaseException | None]
 Verify = Callable[[Candidate], Verdict]
+_UNFAMILIAR: dict[Form, str] = {
+    "stdin": "this PRM has not learned from programs that read standard input: its rewards say little here",
+    "function": "this PRM has not learned from problems with a named function: its rewards say little here",
+    "class": "this PRM has not learned from problems with a class: its rewards say little here",
+}
 _POLL_S = 0.1  # how soon a stop request is noticed while a stream is silent
 
 
@@ -235,6 +240,8 @@ def _sample(
         for index in indices
     }
     session = scorer.start(problem) if scorer is not None else None
+    if scorer is not None and scorer.forms and problem_form(problem) not in scorer.forms:
+        yield ev.Notice(t=now(), text=_UNFAMILIAR[problem_form(problem)])
     if session is not None and session.truncated:
         yield ev.Notice(t=now(), text="the problem is longer than the PRM reads; its middle was left out (never code)")
     seen: set[int] = set()

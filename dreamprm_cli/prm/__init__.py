@@ -28,10 +28,14 @@ class ScoringSession(Protocol):
 
 
 class Scorer(Protocol):
-    """A loaded PRM checkpoint. `device` is "cpu" or a torch device such as "cuda:0"."""
+    """A loaded PRM checkpoint.
+
+    device: "cpu" or a torch device such as "cuda:0". forms: kinds of problem it has learned from, empty when unknown.
+    """
 
     name: str
     device: str
+    forms: tuple[str, ...]
 
     def start(self, problem: Problem) -> ScoringSession:
         """Encode the problem. Raises CheckpointError when the backbone cannot be loaded."""

@@ -54,6 +54,7 @@ class Checkpoint:
     """What a scorer needs besides the backbone.
 
     layers: whose states the head reads, counted from 1, side by side in this order.
+    forms: kinds of problem it has learned from (`prompts.problem_form`); empty when not recorded.
     data_sha256: digest of the training data; metrics: held-out results, as the trainer recorded them.
     """
 
@@ -66,6 +67,7 @@ class Checkpoint:
     max_length: int = 4096
     code_reserve: int = 1536
     aggregation: str = "mean"
+    forms: tuple[str, ...] = ()
     data_sha256: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     template_version: int = PRM_TEMPLATE_VERSION
@@ -86,6 +88,7 @@ class Checkpoint:
             "code_reserve": self.code_reserve,
             "aggregation": self.aggregation,
             "calibration": {"temperature": self.head.temperature, "offset": self.head.offset},
+            "forms": list(self.forms),
             "data_sha256": self.data_sha256,
             "metrics": dict(self.metrics),
         }
@@ -161,6 +164,7 @@ def load(folder: Path) -> Checkpoint:
             max_length=int(about["max_length"]),
             code_reserve=int(about["code_reserve"]),
             aggregation=str(about["aggregation"]),
+            forms=tuple(about.get("forms") or ()),
             data_sha256=str(about["data_sha256"]),
             metrics=about.get("metrics") or {},
             template_version=int(about["template_version"]),

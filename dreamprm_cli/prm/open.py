@@ -62,6 +62,7 @@ def open_packed(
         layers=checkpoint.layers,
         head=checkpoint.head,
         name=spec,
+        forms=checkpoint.forms,
         step_token=checkpoint.step_token,
         max_length=checkpoint.max_length,
         code_reserve=checkpoint.code_reserve,

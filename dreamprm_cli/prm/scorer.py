@@ -42,11 +42,13 @@ class PackedScorer:
         layers: Sequence[int] | None = None,
         head: Head | None = None,
         name: str = "features",
+        forms: Sequence[str] = (),
         step_token: str | None = None,
         max_length: int = 4096,
         code_reserve: int = 1536,
     ) -> None:
         self.name = name
+        self.forms = tuple(forms)
         self.backbone = backbone
         self.device = str(backbone.device)
         self.layers = tuple(layers or (backbone.depth,))

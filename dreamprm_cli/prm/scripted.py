@@ -13,6 +13,7 @@ class ScriptedScorer:
 
     name = "scripted"
     device = "cpu"
+    forms: tuple[str, ...] = ()
 
     def __init__(self, words: Mapping[str, float], default: float = 0.5) -> None:
         self._words = dict(words)

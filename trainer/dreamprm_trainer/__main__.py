@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import DreamPRMError
+from dreamprm_cli.prompts import problem_form
 from dreamprm_trainer.recipe import Recipe, read_recipe
 
 SIZES = (1, 2, 4, 8)
@@ -110,7 +111,8 @@ def fit(args: argparse.Namespace, recipe: Recipe) -> None:
     started = time.monotonic()
     loaded, split = _split(args, recipe)
     head = run(split.train, recipe.settings, recipe.layers, weights_of(split.train, recipe.weights))
-    head = calibrate(head, merge(list(split.held_out.values())), recipe.layers, recipe.settings.layers)
+    familiar = [table for name, table in split.held_out.items() if name in recipe.train]
+    head = calibrate(head, merge(familiar), recipe.layers, recipe.settings.layers)
     trials = ablations(split, recipe)
     for name, trial in trials.items():
         print(f"{name:32} {trial['auc_within']:.4f} ±{trial['sd']:.4f} {_rounded(trial['by_source'])}")
@@ -123,6 +125,7 @@ def fit(args: argparse.Namespace, recipe: Recipe) -> None:
         "settings": {**asdict(recipe.settings), "aggregation": recipe.aggregation},
         "files": loaded.files,
         "left_out": dict(loaded.left_out),
+        "forms": sorted({problem_form(item.problem) for item in split.train.items}),
         "train": _contents(split.train),
         "held_out": {name: _contents(table) for name, table in split.held_out.items()},
         "ablations": trials,

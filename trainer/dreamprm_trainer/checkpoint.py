@@ -28,6 +28,7 @@ def save(folder: Path, head: Head, recipe: Recipe, report: Mapping[str, Any]) ->
         head=head,
         hidden=config["hidden_size"],
         aggregation=recipe.aggregation,
+        forms=tuple(report["forms"]),
         data_sha256=hashlib.sha256(listed.encode()).hexdigest(),
         metrics={"validation_auc_within": report["ablations"]["all"]["by_source"], "recipe": recipe.name},
     )

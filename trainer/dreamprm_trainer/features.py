@@ -85,7 +85,7 @@ def extract(items: Sequence[Item], cache: Cache, minutes: float | None = None) -
         missing = list({item.key: item for item in group if item.key not in known}.values())
         if not missing:
             continue
-        if minutes is not None and time.monotonic() - started > minutes * 60:
+        if minutes is not None and time.monotonic() - started >= minutes * 60:
             return False
         if scorer is None:
             scorer = open_scorer(cache)
