@@ -36,15 +36,18 @@ def machine() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which figures (all)")
-    names = parser.parse_args().names or NAMES
+    parser.add_argument("--repeats", type=int, help="readings of each side (each figure's own default, mostly five)")
+    arguments = parser.parse_args()
+    names = arguments.names or NAMES
+    options = {} if arguments.repeats is None else {"repeats": arguments.repeats}
     RESULTS.mkdir(exist_ok=True)
     for name in names:
         where = machine()
         begin = time.perf_counter()
-        figures = importlib.import_module(f"benchmarks.{name}").measure()
+        figures = importlib.import_module(f"benchmarks.{name}").measure(**options)
         row = {
             "figures": figures,
-            "command": f"python -m benchmarks {name}",
+            "command": " ".join(["python -m benchmarks", name, *(f"--{k} {v}" for k, v in options.items())]),
             "machine": where,
             "date": time.strftime("%Y-%m-%d"),
             "seconds": round(time.perf_counter() - begin, 1),

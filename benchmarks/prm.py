@@ -12,11 +12,11 @@ import time
 from typing import Any
 
 from benchmarks.timing import pair
+from dreamprm_cli.solve import PENDING
 from dreamprm_cli.types import Problem, Step
 
 CANDIDATES, FUNCTIONS = 16, 8
 PROBLEM_TOKENS, FUNCTION_TOKENS = 600, 80
-PENDING = 4
 BACKBONE = "qwen2.5-coder-0.5b"
 
 
@@ -41,7 +41,11 @@ def _problem(tokens: Any) -> Problem:
 
 
 def measure(
-    repeats: int = 5, prefix_repeats: int = 2, candidates: int = CANDIDATES, functions: int = FUNCTIONS
+    repeats: int = 5,
+    prefix_repeats: int = 1,
+    prefix_candidates: int = 4,
+    candidates: int = CANDIDATES,
+    functions: int = FUNCTIONS,
 ) -> dict[str, Any]:
     """Best times of each side. The per-prefix side takes minutes, so that pair is read `prefix_repeats` times.
 
@@ -87,18 +91,19 @@ def measure(
     @torch.inference_mode()
     def per_prefix() -> float:
         begin, total = time.perf_counter(), 0
-        for steps in programs:
+        for steps in programs[:prefix_candidates]:
             ids = list(problem_ids)
             for step in steps:
                 ids += scorer.tokens.step(step.source).ids
                 model(torch.tensor([ids], device=backbone.device))
                 total += len(ids)
-        counts["per_prefix"] = total
-        return time.perf_counter() - begin
+        scale = candidates / prefix_candidates  # its forwards share nothing: cost is linear in the candidates
+        counts["per_prefix"] = round(total * scale)
+        return (time.perf_counter() - begin) * scale
 
     shared()  # warm up
     against_prefix = pair(per_prefix, shared, prefix_repeats)
-    one_by_one = pair(lambda: live(1), shared, repeats)
+    one_by_one = pair(lambda: live(1), shared, max(1, repeats // 2))
     some_at_once = pair(lambda: live(PENDING), shared, repeats)
     return {
         "backbone": BACKBONE,
@@ -108,16 +113,21 @@ def measure(
         "functions": functions,
         "tokens": {**counts, "ratio": round(counts["per_prefix"] / counts["shared"], 2)},
         "encoded_twice": counts["live"] - counts["shared"],
-        "per_prefix_against_shared": {**against_prefix, "repeats": prefix_repeats},
+        "per_prefix_against_shared": {
+            **against_prefix,
+            "repeats": prefix_repeats,
+            "measured_candidates": prefix_candidates,
+        },
         "live_against_offline": {**some_at_once, "repeats": repeats, "pending": PENDING},
-        "live_one_by_one_against_offline": {**one_by_one, "repeats": repeats, "pending": 1},
+        "live_one_by_one_against_offline": {**one_by_one, "repeats": max(1, repeats // 2), "pending": 1},
     }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--prefix-repeats", type=int, default=2)
+    parser.add_argument("--prefix-repeats", type=int, default=1)
+    parser.add_argument("--prefix-candidates", type=int, default=4)
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--functions", type=int, default=FUNCTIONS)
     print(json.dumps(measure(**vars(parser.parse_args())), indent=1))

@@ -34,6 +34,7 @@ _UNFAMILIAR: dict[Form, str] = {
     "function": "this PRM has not learned from problems with a named function: its rewards say little here",
     "class": "this PRM has not learned from problems with a class: its rewards say little here",
 }
+PENDING = 4  # steps that wait for each other on a CPU: products of a few hundred rows are quicker a token than of 80
 _POLL_S = 0.1  # how soon a stop request is noticed while a stream is silent
 
 
@@ -108,15 +109,18 @@ class _Scoring:
     def add(self, candidate: int, steps: Sequence[Step]) -> None:
         self._waiting += [(candidate, step) for step in steps]
 
-    def collect(self, *, wait: bool = False) -> list[tuple[int, float]]:
-        """(candidate, reward) of the steps scored since the last call, in order; starts the next batch."""
+    def collect(self, *, least: int = 1, wait: bool = False) -> list[tuple[int, float]]:
+        """(candidate, reward) of the steps scored since the last call, in order.
+
+        Starts the next batch when at least `least` steps are waiting; with `wait`, ends them all.
+        """
         results: list[tuple[int, float]] = []
         while True:
             if self._running is not None and (wait or self._running.done()):
                 rewards = self._running.result()
                 results += [(candidate, r) for (candidate, _), r in zip(self._batch, rewards, strict=True)]
                 self._running = None
-            if self._running is not None or not self._waiting:
+            if self._running is not None or len(self._waiting) < (1 if wait else least):
                 return results
             self._batch, self._waiting = self._waiting, []
             self._running = self._submit(self._batch)
@@ -275,8 +279,8 @@ def _sample(
         stack.callback(arrivals.close)
         scoring = _Scoring(session, pool, lambda: inbox.put(None)) if session is not None else None
 
-        def scored(*, wait: bool = False) -> Iterator[ev.Event]:
-            for index, reward in scoring.collect(wait=wait) if scoring is not None else ():
+        def scored(*, least: int = 1, wait: bool = False) -> Iterator[ev.Event]:
+            for index, reward in scoring.collect(least=least, wait=wait) if scoring is not None else ():
                 draft = drafts[index]
                 yield ev.StepScored(t=now(), candidate=index, step=len(draft.rewards), reward=reward)
                 draft.rewards.append(reward)
@@ -306,7 +310,9 @@ def _sample(
                     scoring.add(draft.index, steps)
                 if completed(draft):
                     yield finish(draft)
-            yield from scored()
+            writing = sum(draft.finish_reason is None for draft in drafts.values())
+            at_once = overlap or delta is None or delta.finish_reason is not None
+            yield from scored(least=1 if at_once else min(PENDING, writing))
         if stop.is_set():
             yield ev.Notice(t=now(), text="stopping; programs that are finished are kept")
         yield from scored(wait=True)
