@@ -89,4 +89,5 @@ def test_another_configuration_has_another_cache(cache, backbone, make_item):
     extract([item], cache)
     other = open_cache(cache.folder, str(backbone), [1, 2])
     assert other.home != cache.home
+    assert other.home.parent == cache.home.parent == cache.folder
     assert build([item], other).items == ()

@@ -40,7 +40,8 @@ class Cache:
     @property
     def home(self) -> Path:
         parts = (self.backbone_sha256, PRM_TEMPLATE_VERSION, SPLITTER_VERSION, self.layers)
-        return self.folder / f"{self.backbone}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+        # The name alone: a backbone given as an absolute path would otherwise replace the folder.
+        return self.folder / f"{Path(self.backbone).name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
     def path(self, problem: Problem) -> Path:
         """A problem's file; its name holds a digest of the text that the backbone reads."""
