@@ -108,6 +108,17 @@ def test_choose_keeps_the_split_and_enough_tests_and_prefers_short_statements():
     assert [p.id for p in choose(rows, "all", 20, False, 2)] == ["T/30", "T/20"]
 
 
+def test_choose_keeps_the_rows_that_meet_the_conditions():
+    kinds = [("easy", "stdin"), ("easy", "asserts"), ("hard", "stdin")]
+    rows = [
+        {"task_id": f"T/{n}", "statement": "Do it.", "split": "train", "difficulty": level, "tests": {"kind": kind}}
+        for n, (level, kind) in enumerate(kinds)
+    ]
+    assert [p.id for p in choose(rows, "train", where=["difficulty=easy", "tests.kind=stdin"])] == ["T/0"]
+    assert [p.id for p in choose(rows, "train", where=["tests.kind=stdin"])] == ["T/0", "T/2"]
+    assert choose(rows, "train", where=["tests.kind.more=stdin"]) == []
+
+
 @pytest.mark.parametrize(
     ("text", "prefilled", "code"),
     [("x = 1\n```\nbye", True, "x = 1\n"), ("x = 1", True, "x = 1"), ("Well.\n```python\ny\n```", False, "y\n")],

@@ -145,16 +145,36 @@ def append(pool: IO[bytes], row: Row) -> None:
     os.fsync(pool.fileno())
 
 
-def choose(rows: Sequence[Row], split: str, min_tests: int, shortest: bool, limit: int | None) -> list[Problem]:
-    """The problems of a split with at least `min_tests` tests, short statements first if asked, at most `limit`."""
+def choose(
+    rows: Sequence[Row],
+    split: str,
+    min_tests: int = 0,
+    shortest: bool = False,
+    limit: int | None = None,
+    where: Sequence[str] = (),
+) -> list[Problem]:
+    """The problems of a split with at least `min_tests` tests, short statements first if asked, at most `limit`.
+
+    where: conditions `field=value` that a row must meet, such as `difficulty=easy` or `tests.kind=stdin`.
+    """
     kept = [
         problem_of(row)
         for row, own in with_splits(rows)
-        if split in ("all", own) and row.get("tests", {}).get("n", math.inf) >= min_tests
+        if split in ("all", own)
+        and row.get("tests", {}).get("n", math.inf) >= min_tests
+        and all(_meets(row, condition) for condition in where)
     ]
     if shortest:
         kept.sort(key=lambda problem: len(problem.statement))
     return kept[:limit]
+
+
+def _meets(row: Row, condition: str) -> bool:
+    field, _, wanted = condition.partition("=")
+    value: object = row
+    for name in field.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return str(value) == wanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -173,12 +193,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="at most this many problems")
     parser.add_argument("--min-tests", type=int, default=0, help="leave out problems with fewer tests")
     parser.add_argument("--shortest", action="store_true", help="short statements first")
+    parser.add_argument("--where", nargs="*", default=[], metavar="FIELD=VALUE", help="only such problems")
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
-    problems = choose(read_jsonl(args.problems), args.split, args.min_tests, args.shortest, args.limit)
+    problems = choose(read_jsonl(args.problems), args.split, args.min_tests, args.shortest, args.limit, args.where)
     sampling = Sampling(temperature=args.temperature, max_tokens=args.max_tokens, seed=args.seed)
     pool, rows = open_pool(args.out)
     with pool:
