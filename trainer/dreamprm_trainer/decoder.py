@@ -183,7 +183,7 @@ class Decoder:
         where, positions = torch.tensor(slots), torch.tensor(at)
         cos, sin = self._cos[positions], self._sin[positions]
         longest = max(at) + 1
-        hidden = (torch.arange(longest) > positions[:, None])[:, None, None]  # (R, 1, 1, L)
+        seen = (torch.arange(longest) <= positions[:, None])[:, None, None]  # (R, 1, 1, L)
         whole = len(slots) == self.rows
         for number, layer in enumerate(self._layers):
             q, k, v = self._project(layer, x, cos, sin)
@@ -192,10 +192,10 @@ class Decoder:
             keys, values = self._keys[number, :, :, :longest], self._values[number, :, :, :longest]
             if not whole:
                 keys, values = keys[where], values[where]
+            # The heads of a group stand where a fused kernel expects queries: no key is copied for its heads.
             query = q.view(len(slots), self._groups, -1, self._width)  # (R, groups, heads / group, width)
-            scores = (query @ keys.transpose(-1, -2)).float() * self._width**-0.5
-            weights = scores.masked_fill_(hidden, -math.inf).softmax(-1).to(x.dtype)
-            x = self._finish(layer, x, (weights @ values).reshape(len(slots), -1))
+            mixed = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
+            x = self._finish(layer, x, mixed.reshape(len(slots), -1))
         for slot in slots:
             live[slot].position += 1
         return self._logits(x)
