@@ -11,9 +11,12 @@ def main() -> None:
 
         print(f"dreamprm {__version__}")
         return
-    from dreamprm_cli.app import run
+    try:
+        from dreamprm_cli.app import run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # while modules are still being imported, or an error is being told
+        sys.exit(130)
 
 
 if __name__ == "__main__":

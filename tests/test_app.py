@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = str(Path(__file__).parent.parent / "examples" / "merge_intervals.md")
+RECORDED = str(Path(__file__).parent.parent / "docs" / "runs" / "merge_intervals")
 SMALL = "qwen2.5-coder-0.5b"
 
 
@@ -42,13 +43,18 @@ def dreamprm(folder, *arguments, **options):
         (["solve", EXAMPLE, "--aggregation", "median"], 2, "aggregation"),
         (["solve", EXAMPLE, "-n", "0"], 2, "-n"),
         (["solve", EXAMPLE, "--out", "no/such/folder.py"], 2, "no folder"),
+        (["solve", EXAMPLE, "--out", "."], 2, "cannot be written"),
+        (["solve", EXAMPLE, "--json", "--jsonl"], 2, "exclude each other"),
         (["solve", EXAMPLE, "--policy", "gguf:nothing.gguf", "--prm", "none"], 2, "nothing.gguf"),
         (["solve", EXAMPLE, "--policy", "openai:x", "--prm", "none"], 1, "OPENAI_API_KEY"),
         (["solve", EXAMPLE, "--policy", "openai:x", "--prm", "nowhere"], 1, "nowhere"),
         (["score", "missing.py", "--problem", EXAMPLE], 42, "missing.py"),
+        (["score", "-", "--problem", "-"], 2, "cannot both be standard input"),
+        (["prm", "check", "nowhere"], 1, "nowhere"),
         (["replay", "last"], 42, "no run 'last'"),
+        (["replay", RECORDED, "--svg", "."], 1, "Is a directory"),
         (["resume", "nothing"], 42, "no run 'nothing'"),
-        (["models", "pull", "gpt-7"], 2, "gpt-7"),
+        (["models", "pull", SMALL, "gpt-7"], 2, "gpt-7"),
         (["nonsense"], 2, "nonsense"),
     ],
 )
@@ -74,17 +80,65 @@ def test_a_projects_file_cannot_send_the_users_key_elsewhere(tmp_path):
 def test_help_names_every_command_and_version_is_told(tmp_path):
     done = dreamprm(tmp_path, "--help")
     assert done.returncode == 0
-    for command in ("solve", "score", "replay", "resume", "models", "doctor"):
-        assert command in done.stdout
-    assert dreamprm(tmp_path, "--version").stdout.startswith("dreamprm ")
+    for word in ("solve", "score", "replay", "resume", "models", "prm", "sandbox", "grade", "doctor", "--version"):
+        assert word in done.stdout
+    version = dreamprm(tmp_path, "--version").stdout
+    assert version.startswith("dreamprm ")
+    assert dreamprm(tmp_path, "-V", "solve").stdout == version
 
 
-def test_the_readme_shows_every_command(tmp_path):
+def test_the_readme_shows_every_command():
     readme = (Path(EXAMPLE).parent.parent / "README.md").read_text(encoding="utf-8")
     from dreamprm_cli.app import app
 
     names = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback is not None]
+    for group in app.registered_groups:
+        commands = group.typer_instance.registered_commands
+        names += [f"{group.name} {c.name or c.callback.__name__}" for c in commands if c.callback is not None]
+    assert "models pull" in names
     assert [name for name in names if f"dreamprm {name}" not in readme] == []
+
+
+def test_a_run_may_be_named_by_its_journal_and_read_in_part(tmp_path):
+    whole = dreamprm(tmp_path, "replay", f"{RECORDED}/journal.jsonl", "--jsonl")
+    assert whole.returncode == 0
+    assert [json.loads(line)["event"] for line in whole.stdout.splitlines()][:1] == ["RunStarted"]
+    head = f"{sys.executable} -m dreamprm_cli replay {RECORDED} --jsonl | head -1"
+    done = subprocess.run(head, shell=True, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.stdout == whole.stdout.splitlines(keepends=True)[0]
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_in_a_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dreamprm_cli", "replay", RECORDED, "--json"], cwd=tmp_path, stdout=full,
+            env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
+def test_runs_that_cannot_be_kept_are_told_before_anything_is_loaded(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "dreamprm.toml").write_text('runs_dir = "file/runs"')
+    done = dreamprm(tmp_path, "solve", EXAMPLE)
+    assert done.returncode == 2
+    assert "runs cannot be kept" in done.stderr
+
+
+def test_ctrl_c_is_130_while_nothing_runs_yet(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dreamprm_cli", "solve", "-"], cwd=tmp_path, env=environment(tmp_path),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write("# A problem, not yet whole\n" * 10_000)  # more than a pipe holds: it reads when this is out
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
 
 
 def test_doctor_and_models_list_answer_as_tables_and_as_json(tmp_path):

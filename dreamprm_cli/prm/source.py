@@ -16,6 +16,8 @@ from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.models import ModelInfo, Progress, Report, cache_dir, ensure
 from dreamprm_cli.models.fetch import snapshot
 
+_QUICKLY_HASHED = 1 << 20  # bytes below which a digest is not worth a file in the cache
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneSource:
@@ -94,6 +96,8 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache by size and time of change: a model is hashed once, not every time."""
     path = path.resolve()
     stat = path.stat()
+    if stat.st_size < _QUICKLY_HASHED:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     stamp = [str(path), stat.st_size, stat.st_mtime_ns]
     memo = cache_dir() / "digests" / (hashlib.sha256(str(path).encode()).hexdigest()[:16] + ".json")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

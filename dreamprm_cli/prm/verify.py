@@ -114,7 +114,9 @@ class Reference:
 
     def __init__(self, scorer: PackedScorer, checkpoint: Path | None = None) -> None:
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self._scorer = scorer
         model = AutoModel.from_pretrained(scorer.backbone.source.folder, dtype=torch.float32)
         self._norm = model.norm

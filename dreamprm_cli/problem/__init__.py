@@ -21,7 +21,7 @@ from dreamprm_cli.problem.markdown import parse_markdown
 from dreamprm_cli.problem.rows import Row, problem_of_row, task_id_of_row
 from dreamprm_cli.types import Problem
 
-__all__ = ["load_problem", "load_problem_set", "parse_markdown", "problem_of_row", "read_rows"]
+__all__ = ["load_problem", "load_problem_set", "parse_markdown", "problem_of_row", "read_rows", "read_text"]
 
 _SET_REF = re.compile(r"(?P<file>.+?\.jsonl(?:\.gz)?)(?:#(?P<task>.*))?", re.DOTALL)
 
@@ -32,15 +32,24 @@ def load_problem(ref: str, stdin: TextIO | None = None) -> Problem:
     A set with one row needs no TASK_ID. Raises ProblemError.
     """
     if ref == "-":
-        return parse_markdown(_read_stdin(stdin or sys.stdin), "<stdin>", problem_id="stdin")
+        return parse_markdown(read_text(ref, stdin), "<stdin>", problem_id="stdin")
     match = _SET_REF.fullmatch(ref)
     if match and not (match["task"] and Path(ref).is_file()):
         return _pick(Path(match["file"]), match["task"])
     path = Path(ref)
     if path.suffix == ".json" and path.is_file():
         raise ProblemError(f"{path}: neither markdown nor JSON Lines", "name a set FILE.jsonl, one problem a line")
-    text = _decode(_read(path), str(path))
-    return parse_markdown(text, str(path), problem_id=path.stem, folder=path.parent)
+    return parse_markdown(read_text(ref), ref, problem_id=path.stem, folder=path.parent)
+
+
+def read_text(ref: str, stdin: TextIO | None = None) -> str:
+    """The text of a file, gzipped or not, or of standard input for `-`; line ends become "\\n".
+
+    Raises ProblemError when it cannot be read, is binary or holds nothing.
+    """
+    if ref == "-":
+        return _read_stdin(stdin or sys.stdin)
+    return _decode(_read(Path(ref)), ref)
 
 
 def load_problem_set(path: str | Path) -> list[Problem]:
@@ -102,7 +111,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise ProblemError(f"there is no file {path}", _nearby(path)) from None
     except IsADirectoryError:
-        raise ProblemError(f"{path} is a directory, not a problem file", _nearby(path / "*")) from None
+        raise ProblemError(f"{path} is a directory, not a file", _nearby(path / "*")) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ProblemError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not data.startswith(b"\x1f\x8b"):
@@ -134,9 +143,10 @@ def _decode(data: bytes, where: str) -> str:
 
 
 def _nearby(path: Path) -> str:
-    """A hint naming a problem file close to the one asked for."""
+    """A hint naming a file of a fitting kind close to the one asked for."""
+    kinds = {".md", ".jsonl", ".gz", path.suffix}
     try:
-        names = [p.name for p in path.parent.iterdir() if p.is_file() and p.suffix in (".md", ".jsonl", ".gz")]
+        names = [p.name for p in path.parent.iterdir() if p.is_file() and p.suffix in kinds]
     except OSError:
         return ""
     close = difflib.get_close_matches(path.name, names, n=1) or (sorted(names)[:1] if path.name == "*" else [])

@@ -2,7 +2,7 @@
 
 | kind | recognised by | tests |
 |---|---|---|
-| livecodebench | `question_content` | `public_test_cases`, `private_test_cases` (see `private_tests`), `metadata` |
+| livecodebench | `question_content` | `public_test_cases`, `private_test_cases` (still packed), `metadata` |
 | evalplus | `base_input` or `plus_input` | `base_input`, `plus_input`, `contract`, `atol`, `canonical_solution` |
 | humaneval | `prompt` and `test` | `test`, a text that defines `check(candidate)` |
 | plain | `tests` is a list | `[{"input": [...], "output": ...} or {"stdin": ..., "stdout": ...}]` |
@@ -12,12 +12,7 @@
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
-import io
 import json
-import pickle
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,12 +23,6 @@ from dreamprm_cli.types import Example, Problem, Tests
 Row = dict[str, Any]
 
 KINDS = ("asserts", "humaneval", "stdin", "classeval", "none")
-# What damaged base64, zlib and pickle raise (for the last see pickle.UnpicklingError), and bad JSON.
-_DAMAGE = (
-    binascii.Error, zlib.error, pickle.UnpicklingError, ValueError, EOFError, IndexError, KeyError, TypeError,
-    AttributeError, ImportError, OverflowError, MemoryError, RecursionError,
-)  # fmt: skip
-_UNPACKED_LIMIT = 1 << 30  # bytes; the largest LiveCodeBench tests are some tens of megabytes
 
 
 def task_id_of_row(row: Row, where: str) -> str:
@@ -201,44 +190,3 @@ def _time_limit(row: Row, where: str) -> float | None:
 
 def _type_name(value: object) -> str:
     return "null" if value is None else type(value).__name__
-
-
-class _TextUnpickler(pickle.Unpickler):
-    """Unpickles plain values only: whatever would import a name is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to something outside")
-
-
-def private_tests(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The decoded `private_test_cases` of a LiveCodeBench row: JSON, or base64(zlib(pickle(JSON))).
-
-    Not done on loading: decoded, they are large. Raises ProblemError; a pickle never gets to run code.
-    """
-    value = row.get("private_test_cases") or []
-    if isinstance(value, str):
-        value = _unpacked(value, where)
-    if not isinstance(value, list) or not all(isinstance(case, dict) for case in value):
-        raise ProblemError(f"{where}: 'private_test_cases' must hold a list of objects")
-    return value
-
-
-def _unpacked(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass  # the packed form
-    try:
-        decompressor = zlib.decompressobj()
-        packed = decompressor.decompress(base64.b64decode(text, validate=True), _UNPACKED_LIMIT)
-        if not decompressor.eof:
-            raise ValueError(f"cut off, or more than {_UNPACKED_LIMIT >> 20} MB")
-        inner = _TextUnpickler(io.BytesIO(packed)).load()
-        return json.loads(inner) if isinstance(inner, str | bytes) else inner
-    except _DAMAGE as error:
-        raise ProblemError(
-            f"{where}: 'private_test_cases' cannot be decoded: {error or type(error).__name__}"
-        ) from None

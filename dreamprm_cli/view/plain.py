@@ -18,7 +18,7 @@ def news(state: ViewState, event: ev.Event, *, colors: str | None = None, ascii:
     line = Line(_WIDTH, ascii=ascii).add(f"{clock(state.elapsed):>5}  ", DIM)
     match event:
         case ev.RunStarted():
-            line.add(state.title, Style(bold=True)).add(f"  {state.n} programs by {model_name(state.policy)}")
+            line.add(state.title, Style(bold=True)).add(f"  {_many(state.n, 'program')} by {model_name(state.policy)}")
             return line.add(f", scored by {model_name(state.prm)}" if state.prm else ", not scored")
         case ev.RunResumed():
             return line.add(f"resumed: {state.count('finished', 'error')} of {len(state.candidates)} programs are kept")

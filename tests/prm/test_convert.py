@@ -1,5 +1,6 @@
 """GGUF to a Hugging Face folder: same weights and tokens, written whole or not at all, once."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -149,7 +150,8 @@ def test_a_model_of_another_architecture_is_refused(cache, tmp_path):
 
 def test_a_changed_file_gets_a_new_digest(cache, tmp_path):
     path = tmp_path / "f"
-    path.write_bytes(b"one")
+    path.write_bytes(b"one" * 10**6)
     first = file_digest(path)
-    path.write_bytes(b"other")
-    assert file_digest(path) != first
+    assert [first] == [json.loads(memo.read_text())["sha256"] for memo in (cache / "digests").iterdir()]
+    path.write_bytes(b"other" * 10**6)
+    assert file_digest(path) == hashlib.sha256(b"other" * 10**6).hexdigest() != first
