@@ -120,6 +120,9 @@ def solve(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest program, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same programs.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    reasoning_effort: Annotated[
+        str | None, typer.Option(help="For openai: models that think first: low, medium, high.")
+    ] = None,
     examples: Annotated[
         bool, typer.Option("--examples", help="Run the problem's examples in the Docker sandbox; passing comes first.")
     ] = False,
@@ -141,6 +144,7 @@ def solve(
         {
             "n": n, "policy": policy, "prm": prm, "aggregation": aggregation, "temperature": temperature,
             "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "base_url": base_url,
+            "reasoning_effort": reasoning_effort,
         }
     )  # fmt: skip
     _one_format(json_, jsonl)
@@ -217,7 +221,10 @@ def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Pol
     _guard_key(settings)
     with download_bar(console, quiet=quiet) as progress:
         scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
-        policy = open_policy(settings.policy, base_url=settings.base_url, device=settings.device, progress=progress)
+        policy = open_policy(
+            settings.policy, base_url=settings.base_url, reasoning_effort=settings.reasoning_effort,
+            device=settings.device, progress=progress,
+        )  # fmt: skip
     return policy, scorer
 
 

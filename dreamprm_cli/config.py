@@ -37,6 +37,7 @@ class Settings:
     aggregation: str = "mean"
     device: str = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
     base_url: str | None = None
+    reasoning_effort: str | None = None  # for remote models that think first: "low", "medium", "high", ...
     runs_dir: Path = Path(".dreamprm/runs")
     origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
@@ -48,7 +49,7 @@ class Settings:
 
 KEYS = tuple(f.name for f in dataclasses.fields(Settings) if f.name != "origin")
 _TYPES: dict[str, type] = {
-    **dict.fromkeys(("policy", "prm", "aggregation", "device", "base_url"), str),
+    **dict.fromkeys(("policy", "prm", "aggregation", "device", "base_url", "reasoning_effort"), str),
     **dict.fromkeys(("n", "max_tokens", "seed"), int),
     **dict.fromkeys(("temperature", "top_p"), float),
     "runs_dir": Path,
@@ -195,6 +196,8 @@ def _complaint(key: str, value: Any) -> str:
         return "must be auto, cpu, cuda or cuda:NUMBER"
     if key == "base_url" and not re.match(r"https?://[^/\s]", value):
         return "must begin with http:// or https://"
+    if key == "reasoning_effort" and not re.fullmatch(r"[a-z]+", value):
+        return "must be a word that the model knows, such as low, medium or high"
     if key in ("policy", "prm") and not value.strip():
         return "must not be empty"
     return ""

@@ -5,6 +5,9 @@ of the optional parameters is left out from then on and listed in `refused`; wha
 connection, a stalled or cut stream) is tried again, with Retry-After honoured. Text once handed out cannot be taken
 back, so a stream that breaks after that ends its candidate with finish_reason "error".
 
+An answer is over when its program is: where the model goes on to explain after the closing fence, its stream is cut,
+so that nobody waits and pays for words that are not read. What was used up to there is counted as it arrived.
+
 A llama-cpp-python server cuts off the answer it is giving when another request comes, unless it was started with
 `--interrupt_requests false`: use `concurrency=1` where it was not.
 """
@@ -18,34 +21,32 @@ import math
 import os
 import random
 import re
-import sys
 import threading
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
 from dreamprm_cli.errors import PolicyError
+from dreamprm_cli.fence import FenceExtractor
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
+from dreamprm_cli.policy.faults import Failure, broken_stream, judge, refused_options
 from dreamprm_cli.prompts import Prompt
 from dreamprm_cli.types import FinishReason, Usage
 
 _OFFICIAL_URL = "https://api.openai.com/v1"
 _NO_KEY = "none"  # the client insists on a key; servers of one's own do not
 _MAX_BACKOFF_S = 20.0
-_MAX_RETRY_AFTER_S = 120.0  # a server that wants more has failed, as far as someone waiting is concerned
 _TAIL_S = 5.0  # how long to wait for the usage numbers once the answer is complete
-_EXTRAS = frozenset({"logprobs", "stream_options"})  # of use to us, of no effect on the answer
-_UNSUPPORTED = re.compile(r"support|unknown|unrecogni[sz]ed|unexpected|extra|permitted|allowed|deprecated|instead")
+_AFTERWORD = 4  # tokens after the closing fence that are waited for: most answers end there, and tell their usage
 _SECRETS = re.compile(r"\bsk-[\w*.-]+|(?i:\bbearer\s+\S+)")
 
 
 class RemotePolicy:
     """A policy behind `base_url` (else OPENAI_BASE_URL, else OpenAI's own), with `api_key` (else OPENAI_API_KEY).
 
+    reasoning_effort: "low", "medium", "high" or what else the model knows; a server that refuses it is an error.
     concurrency: requests under way at once.
     timeout_s:   longest silence: to the first chunk, and between chunks. Keep-alive comments are silence.
     retries:     further attempts per candidate, `backoff_s` (doubling, with jitter) or Retry-After apart.
@@ -63,6 +64,7 @@ class RemotePolicy:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
+        reasoning_effort: str | None = None,
         concurrency: int = 8,
         timeout_s: float = 300.0,
         retries: int = 4,
@@ -83,6 +85,8 @@ class RemotePolicy:
             raise PolicyError("the API key holds characters that no key has", "copy it again, without quotes")
         self._url, self._shown_url, self._local = _check_url(url or _OFFICIAL_URL)
         self._key = key or _NO_KEY
+        # Not by the client's own parameter: that came later than the versions we support.
+        self._extra = None if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
         self._concurrency = max(1, concurrency)
         self._timeout_s = timeout_s
         self._retries = retries
@@ -130,7 +134,10 @@ class RemotePolicy:
             thread.join(timeout=5)
 
     def usage(self) -> Usage:
-        """The server's own numbers; where it gives none, the output tokens that arrived, and no cost."""
+        """The server's own numbers; where it gives none, the output tokens that arrived, and no cost.
+
+        The prompt of an answer that was cut counts as the server counted it for another answer, if it did.
+        """
         cost = None
         if self._price is not None and not self._unmetered:
             cost = (self._input_tokens * self._price[0] + self._output_tokens * self._price[1]) / 1e6
@@ -167,6 +174,8 @@ class RemotePolicy:
                     group.create_task(work())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
+        finally:
+            self._input_tokens += call.cut * call.prompt_tokens
 
     async def _complete(self, call: _Call, index: int) -> None:
         """One candidate, from its first attempt to the delta with its finish reason."""
@@ -175,8 +184,10 @@ class RemotePolicy:
             answer = _Answer(index)
             try:
                 await self._read(call, answer)
-            except _broken_stream() as error:
-                failure = self._judge(error, answer)
+            except broken_stream() as error:
+                failure = judge(
+                    error, opened=answer.opened, model=self._model, key=self._key != _NO_KEY, timeout_s=self._timeout_s
+                )
             else:
                 break
             if answer.emitted or not failure.retry or attempt == self._retries:
@@ -194,7 +205,7 @@ class RemotePolicy:
             return retry_after_s + random.uniform(0, self._backoff_s)
         return backoff_s * random.uniform(0.75, 1.25)
 
-    def _give_up(self, call: _Call, failure: _Failure) -> None:
+    def _give_up(self, call: _Call, failure: Failure) -> None:
         """A candidate has failed for good: its own misfortune, or a server that cannot work at all?"""
         call.failures += 1
         if not call.served and (failure.fatal or call.failures >= call.wave):
@@ -206,22 +217,25 @@ class RemotePolicy:
         usage = None
         async with stream:
             try:
-                while True:
-                    async with asyncio.timeout(min(self._timeout_s, _TAIL_S) if answer.complete else self._timeout_s):
+                while answer.tokens < answer.enough:
+                    async with asyncio.timeout(min(self._timeout_s, _TAIL_S) if answer.over else self._timeout_s):
                         chunk = await anext(stream, None)
                     if chunk is None:
                         break
                     usage = _usage(chunk) or usage
                     self._hand_out(call, answer, chunk)
-            except _broken_stream():
-                if not answer.complete:
+            except broken_stream():
+                if not answer.over:
                     raise
             finally:
                 if usage is not None:
                     self._unmetered -= 1
                     self._input_tokens += usage[0]
                     self._output_tokens += usage[1] - answer.tokens
-        if not answer.complete:
+                    call.prompt_tokens = usage[0]
+                elif answer.program.done:
+                    call.cut += 1
+        if not answer.over:
             raise ConnectionError("the stream ended before the answer did")
 
     async def _open(self, call: _Call, answer: _Answer) -> Any:
@@ -235,11 +249,11 @@ class RemotePolicy:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     stream: Any = await call.client.chat.completions.create(
-                        model=self._model, messages=call.messages, stream=True, **options
+                        model=self._model, messages=call.messages, stream=True, extra_body=self._extra, **options
                     )
             except openai.APIStatusError as error:
                 self._unmetered -= 1
-                newly_refused = _refused(error, options)
+                newly_refused = refused_options(error, options)
                 if not newly_refused:
                     raise
                 refused |= newly_refused
@@ -272,51 +286,14 @@ class RemotePolicy:
             answer.tokens += tokens
             self._output_tokens += tokens
             call.emit(Delta(answer.index, text, logprob, tokens))
+            answer.program.feed(text)
+        if answer.program.done:
+            answer.finish_reason = "stop"
+            answer.enough = min(answer.enough, answer.tokens + _AFTERWORD)
         if finish_reason is not None:
-            answer.complete, answer.finish_reason = True, finish_reason
+            answer.complete = True
+            answer.finish_reason = "stop" if answer.program.done else finish_reason
         call.served |= answer.emitted or answer.complete
-
-    def _judge(self, error: BaseException, answer: _Answer) -> _Failure:
-        import openai
-
-        if isinstance(error, openai.APIStatusError):
-            return self._judge_status(error)
-        if isinstance(error, TimeoutError | openai.APITimeoutError):
-            return _Failure(f"no answer for {self._timeout_s:g} s", "is the server busy? try fewer requests at once")
-        if isinstance(error, ValueError):
-            return _Failure(f"malformed answer: {error}", "does this URL speak the OpenAI chat protocol?")
-        if isinstance(error, openai.APIError) and not isinstance(error, openai.APIConnectionError):
-            return _Failure(f"error in the stream: {error.message}", "the server had a problem: try later")
-        if not answer.opened and type(error.__cause__).__name__ == "ConnectError":
-            return _Failure("cannot connect", "is the server running, and is the URL (OPENAI_BASE_URL) right?")
-        return _Failure("the connection was cut off", "try again, or try fewer requests at once")
-
-    def _judge_status(self, error: Any) -> _Failure:
-        status = int(error.status_code)
-        retry_after_s = parse_retry_after(error.response.headers)
-        no_credit = error.code == "insufficient_quota"
-        patient = retry_after_s is None or retry_after_s <= _MAX_RETRY_AFTER_S
-        if status == 401:
-            hint = "this server needs a key: set OPENAI_API_KEY"
-            if self._key != _NO_KEY:
-                hint = "set OPENAI_API_KEY to a valid key"
-        elif status == 403:
-            hint = f"may this key use {self._model}?"
-        elif status == 404:
-            hint = f"is {self._model} the right name, and does the URL end where it should (often /v1)?"
-        elif status == 429:
-            hint = "the account has no credit left" if no_credit else "try later, or fewer requests at once"
-        elif status >= 500:
-            hint = "the server had a problem: try later"
-        else:
-            hint = "the request is not to this server's liking: see its own words"
-        return _Failure(
-            f"{status} {_server_message(error)}",
-            hint,
-            retry=(status in (408, 409, 429) or status >= 500) and patient and not no_credit,
-            retry_after_s=retry_after_s,
-            fatal=status in (401, 403, 404),
-        )
 
     def _presentable(self, text: str) -> str:
         """One printable line without secrets, of bounded length: servers quote keys, and send whole pages."""
@@ -336,6 +313,8 @@ class _Call:
     wave: int  # requests that start at once
     served: bool = False  # the server has given text, or an end of one
     failures: int = 0  # candidates that failed for good
+    prompt_tokens: int = 0  # of one request, as the server counts them
+    cut: int = 0  # answers that were cut after their program, before the server told their tokens
 
 
 @dataclass(slots=True)
@@ -345,27 +324,16 @@ class _Answer:
     index: int
     opened: bool = False
     emitted: bool = False
-    complete: bool = False
+    complete: bool = False  # the server has given a finish reason
     finish_reason: FinishReason = "error"
     tokens: int = 0
+    enough: float = math.inf  # tokens at which reading stops
+    program: FenceExtractor = field(default_factory=lambda: FenceExtractor(prefilled=False))  # knows where it ends
 
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    reason: str
-    hint: str
-    retry: bool = True
-    retry_after_s: float | None = None
-    fatal: bool = False
-
-
-def _broken_stream() -> tuple[type[BaseException], ...]:
-    """All that a server can do wrong. Broken JSON and UTF-8 are ValueErrors; older clients let httpx's own through."""
-    import openai
-
-    errors = (openai.OpenAIError, OSError, ValueError)
-    legacy = sys.modules.get("httpx")
-    return errors if legacy is None else (*errors, legacy.HTTPError)
+    @property
+    def over(self) -> bool:
+        """Nothing of the program is to come."""
+        return self.complete or self.program.done
 
 
 def _check_url(url: str) -> tuple[str, str, bool]:
@@ -382,44 +350,6 @@ def _check_url(url: str) -> tuple[str, str, bool]:
         local = local or ipaddress.ip_address(host).is_loopback
     where = f"[{host}]" if ":" in host else host
     return url, f"{parts.scheme}://{where}{f':{port}' if port else ''}{parts.path}", local
-
-
-def _refused(error: Any, sent: dict[str, Any]) -> frozenset[str]:
-    """Which of the parameters sent the server may have refused, by its own words; empty when it is about others.
-
-    A value out of range is the user's to correct, so what shapes the answer goes only when it is unsupported.
-    """
-    if error.status_code not in (400, 403, 404, 422):
-        return frozenset()
-    words = str(error).lower()
-    named = {str(error.param)} & sent.keys() or {name for name in sent if re.search(rf"\b{name}\b", words)}
-    if not named and error.status_code in (400, 422):
-        return _EXTRAS & sent.keys()
-    return frozenset(named if _UNSUPPORTED.search(words) else named & _EXTRAS)
-
-
-def _server_message(error: Any) -> str:
-    body = error.body
-    if isinstance(body, dict):
-        for key in ("message", "detail", "error"):
-            if isinstance(body.get(key), str):
-                return str(body[key])
-    return str(error.response.reason_phrase)
-
-
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from now in a Retry-After header, which has a number or a date; None when it says neither."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _usage(chunk: Any) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,10 +113,11 @@ class Reference:
     """transformers' own model in fp32, with PEFT's own adapter: one plain forward over each whole program."""
 
     def __init__(self, scorer: PackedScorer, checkpoint: Path | None = None) -> None:
+        import transformers
         from transformers import AutoModel
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        talk: Any = transformers.utils.logging
+        talk.disable_progress_bar()
         self._scorer = scorer
         model = AutoModel.from_pretrained(scorer.backbone.source.folder, dtype=torch.float32)
         self._norm = model.norm
