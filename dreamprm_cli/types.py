@@ -87,7 +87,8 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the tests said. `trust` is weak where candidate and tests had to share a process."""
+    """What the tests said. `trust` is weak where candidate and tests had to share a process. `detail` is one line that
+    says why; `parts` are test classes (or files) and whether each was passed, where that is known."""
 
     status: Status
     passed: int
@@ -95,6 +96,8 @@ class Verdict:
     seconds: float
     trust: Literal["strong", "weak"]
     isolation: str = ""
+    detail: str = ""
+    parts: tuple[tuple[str, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ containers. Not covered: what the tests mean (formats), how one program is grade
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,25 +24,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
-from dreamprm_cli.errors import ProblemError, SandboxUnavailable
+from dreamprm_cli.errors import ConfigError, ProblemError, SandboxUnavailable
 from dreamprm_cli.types import Problem, Verdict
-from dreamprm_sandbox import formats
+from dreamprm_sandbox import formats, judged
+from dreamprm_sandbox.bundle import beside
 from dreamprm_sandbox.cache import Cache, key
 from dreamprm_sandbox.compare import holds_opaque
 from dreamprm_sandbox.docker import Engine
 from dreamprm_sandbox.formats import Mode, evalplus
+from dreamprm_sandbox.judged import Collected
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import Fault, Slot
-from dreamprm_sandbox.suite import UNKNOWN, Calls, Script, Suite
+from dreamprm_sandbox.submission import Files, Refused, taken_apart
+from dreamprm_sandbox.suite import UNKNOWN, Calls, Judged, Script, Suite
 from dreamprm_sandbox.verdict import BEYOND, Outcome, Reference, grade, reference
 
-_ATTEMPTS = 4
+_ATTEMPTS = 4  # at least, and for so many seconds: an engine that is started again needs a while
+_PATIENCE_S = 20.0
+_LONGEST_PAUSE_S = 2.0
 _RUNS_PER_CONTAINER = 2000
 _AHEAD = 32  # jobs in flight for each worker: one slow program does not hold up the others
 
 
 Trust = Literal["strong", "weak"]
-Result = TypeVar("Result", Outcome, Reference)
+Result = TypeVar("Result", Outcome, Reference, Collected)
+Program = str | Mapping[str, str]  # one text, or texts by path
 
 
 class Sandbox:
@@ -101,11 +108,12 @@ class Sandbox:
         """What keeps candidates in: engine, runtime, image."""
         return self._engine.isolation
 
-    def run(self, problem: Problem, code: str, mode: Mode | None = None) -> Verdict:
-        """One program against the problem's tests. Raises ProblemError for tests that cannot be run."""
+    def run(self, problem: Problem, code: Program, mode: Mode | None = None) -> Verdict:
+        """One program (a text, or files by path) against the problem's tests. Raises ProblemError for tests that cannot
+        be run."""
         return self._executor.submit(self._judge, problem, code, mode or self.mode).result()
 
-    def grade(self, jobs: Iterable[tuple[Problem, str]], mode: Mode | None = None) -> Iterator[Verdict]:
+    def grade(self, jobs: Iterable[tuple[Problem, Program]], mode: Mode | None = None) -> Iterator[Verdict]:
         """Verdicts in the order of the jobs, as they come; jobs are taken as needed, so they may be a generator."""
         waiting: deque[Future[Verdict]] = deque()
         try:
@@ -119,53 +127,80 @@ class Sandbox:
             for future in waiting:
                 future.cancel()
 
-    def _judge(self, problem: Problem, code: str, mode: Mode) -> Verdict:
+    def prepare(self, problem: Problem, mode: Mode | None = None) -> int:
+        """Read the problem's tests, and run what only they need: a reference solution, collecting a pytest suite. How
+        many inputs were left out because of the reference's results. Raises ProblemError, also for a reference that
+        fails."""
+        return self._executor.submit(self._prepare, problem, mode or self.mode).result().left_out
+
+    def _judge(self, problem: Problem, code: Program, mode: Mode) -> Verdict:
         prepared = self._prepare(problem, mode)
-        name = key("verdict", code, prepared.key)
+        name = ""
+        if self._cache is not None:
+            name = key("verdict", code if isinstance(code, str) else dict(code), prepared.key)
         if self._cache is not None and (known := self._cache.verdict(name)) is not None:
             self.cached += 1
             return known
         order = prepared.order(mode)
         suite = formats.ordered(prepared.suite, order)
-        with self._turns.shared():
-            outcome = self._attempt(problem, partial(grade, code=code, suite=suite, limits=prepared.limits))
-        if outcome.contended:
-            with self._turns.alone():
-                outcome = self._attempt(problem, partial(grade, code=code, suite=suite, limits=prepared.limits))
-        if outcome.failed is not None:
+        try:
+            outcome = self._outcome(problem, code, suite, prepared.limits)
+        except Refused as refusal:
+            outcome = Outcome("REJECT", 0, formats.count(suite), 0.0, str(refusal))
+        if outcome.failed is not None and not isinstance(suite, Judged):
             prepared.failures[order[outcome.failed]] += 1
-        trust: Trust = "weak" if isinstance(suite, Script) else "strong"
+        weak = isinstance(suite, Script) or (isinstance(suite, Judged) and suite.shared)
+        trust: Trust = "weak" if weak else "strong"
         seconds = round(outcome.cpu_s, 6)
-        verdict = Verdict(outcome.status, outcome.passed, outcome.total, seconds, trust, self.isolation)
+        detail, parts = outcome.detail, outcome.parts
+        verdict = Verdict(
+            outcome.status, outcome.passed, outcome.total, seconds, trust, self.isolation, detail=detail, parts=parts
+        )
         if self._cache is not None:
             self._cache.keep_verdict(name, verdict)
         return verdict
 
-    def _attempt(self, problem: Problem, work: Callable[[Slot], Result]) -> Result:
-        """Do the work in a slot, again in a new container while the machine is at fault."""
-        fault = Fault("not tried")
-        for attempt in range(_ATTEMPTS):
+    def _outcome(self, problem: Problem, code: Program, suite: Suite, limits: Limits) -> Outcome:
+        """Run it, and once more, alone, when time was short on a busy machine. Raises Refused."""
+        work, slots = _work(code, suite, limits)
+        with self._turns.shared():
+            outcome = self._attempt(problem, work, slots)
+        if outcome.contended:
+            with self._turns.alone():
+                outcome = self._attempt(problem, work, slots)
+        return outcome
+
+    def _attempt(self, problem: Problem, work: Callable[..., Result], slots: int = 1) -> Result:
+        """Do the work in as many slots as it needs, again in new containers while the machine is at fault."""
+        fault, attempt, patience_ends = Fault("not tried"), 0, time.monotonic() + _PATIENCE_S
+        while attempt < _ATTEMPTS or time.monotonic() < patience_ends:
+            taken: list[Slot] = []
             try:
-                slot = self._take()
                 try:
-                    result = work(slot)
+                    while len(taken) < slots:
+                        taken.append(self._take(fresh=attempt > 0))
+                    result = work(*taken)
                 except BaseException:
-                    self._engine.discard(slot)
+                    for slot in taken:
+                        self._engine.discard(slot)
                     raise
             except Fault as error:
                 fault = error
-                time.sleep(0.2 * 2**attempt)
+                time.sleep(min(0.2 * 2**attempt, _LONGEST_PAUSE_S))
+                attempt += 1
                 continue
-            self._give(slot, worn=result.anomaly)
+            for slot in taken:
+                self._give(slot, worn=result.anomaly)
             return result
         raise SandboxUnavailable(
-            f"the sandbox failed {_ATTEMPTS} times in a row on {problem.id}: {fault}",
+            f"the sandbox failed {attempt} times in a row on {problem.id}: {fault}",
             "look at the engine's log; nothing was labelled",
         )
 
-    def _take(self) -> Slot:
+    def _take(self, fresh: bool = False) -> Slot:
+        """`fresh`: not one of the free ones, whose containers may all have gone together."""
         try:
-            return self._free.pop()
+            return self._engine.start() if fresh else self._free.pop()
         except IndexError:
             return self._engine.start()
 
@@ -186,6 +221,11 @@ class Sandbox:
             limits = replace(limits, time_limit_s=time_limit_s)
         suite = formats.suite(problem, mode)
         tests = key(problem.tests.payload, [(shown.input, shown.output) for shown in problem.tests.examples])
+        left_out = 0
+        if isinstance(suite, Judged):
+            suite = self._collected(problem, suite, limits)
+            contents = {path: hashlib.sha256(content).hexdigest() for path, content in suite.files.items()}
+            tests = key(tests, contents, suite.modules, suite.shared)
         if isinstance(suite, Calls) and suite.tests[0].expected is UNKNOWN:
             with self._telling:  # one at a time: the others would find it told
                 told = self._told(problem, suite, key("reference", tests, mode, self._engine.image))
@@ -193,13 +233,29 @@ class Sandbox:
             calls = tuple(replace(call, expected=value) for call, value in pairs if value is not BEYOND)
             if not calls:
                 raise ProblemError(f"{problem.id}: the reference solution needs more than the sandbox's limits")
+            left_out = len(suite.tests) - len(calls)
             suite = replace(suite, tests=calls)
             slowest = evalplus.REFERENCE_FACTOR * told.slowest_s
             limits = replace(limits, time_limit_s=max(evalplus.MIN_TIME_LIMIT_S, slowest, limits.time_limit_s))
         name = key(tests, problem.entry_point, problem.tests.kind, mode, asdict(limits), self.isolation)
-        made = Prepared(problem, suite, limits, name)
+        made = Prepared(problem, suite, limits, name, left_out)
         self._prepared[problem.id, mode] = made
         return made
+
+    def _collected(self, problem: Problem, suite: Judged, limits: Limits) -> Judged:
+        """The suite with its tests, found without any program; `shared` where even a right program cannot be tested
+        from outside."""
+        found = self._attempt(problem, partial(judged.collect, suite=suite, limits=limits))
+        if found.problem:
+            raise ProblemError(f"{problem.id}: the tests cannot be collected: {found.problem}")
+        if not found.ids:
+            raise ConfigError(f"{problem.id}: the suite holds no tests", "a program passes only what was tested")
+        suite = replace(suite, ids=found.ids)
+        if suite.reference and self._outcome(problem, suite.reference, suite, limits).status != "PASS":
+            suite = replace(suite, shared=True)
+            if (outcome := self._outcome(problem, suite.reference, suite, limits)).status != "PASS":
+                raise ProblemError(f"{problem.id}: the reference solution fails: {outcome.status} {outcome.detail}")
+        return suite
 
     def _told(self, problem: Problem, suite: Calls, name: str) -> Reference:
         """What the reference solution returns, out of the cache or out of the sandbox."""
@@ -224,12 +280,27 @@ class Prepared:
     suite: Suite
     limits: Limits
     key: str
+    left_out: int = 0  # inputs whose reference result is too large to be compared
     failures: Counter[int] = field(default_factory=Counter)
 
     def order(self, mode: Mode) -> list[int]:
         """The tests, the most discriminating first; as given where a public grader's verdicts are wanted."""
         numbers = range(formats.count(self.suite))
         return list(numbers) if mode != "strict" else sorted(numbers, key=lambda number: -self.failures[number])
+
+
+def _work(code: Program, suite: Suite, limits: Limits) -> tuple[Callable[..., Outcome], int]:
+    """What grades the program, and how many slots it needs. Raises Refused."""
+    if isinstance(suite, Judged):
+        program = Files({"solution": code}, {}) if isinstance(code, str) else taken_apart(code)
+        if suite.shared:
+            return (lambda slot: judged.grade(slot, slot, program, suite, limits)), 1
+        return (lambda judge, slot: judged.grade(judge, slot, program, suite, limits)), 2
+    if isinstance(code, str):
+        return partial(grade, code=code, suite=suite, limits=limits), 1
+    program = taken_apart(code)
+    suite = replace(suite, prelude="\n".join(filter(None, (beside(program), suite.prelude))))
+    return partial(grade, code=program.sources[program.main], suite=suite, limits=limits), 1
 
 
 class _Turns:

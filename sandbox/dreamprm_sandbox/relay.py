@@ -133,8 +133,13 @@ class Clock:
         self.new_test()
 
     def new_test(self) -> None:
+        self._resting = False
         self.test_started, self.test_cpu_started = now_us(), self._meter.cpu_us()
         self._check_at = self.test_started + self._cpu_us  # the group cannot use more than one processor
+
+    def rest(self) -> None:
+        """The candidate has answered: how long the host takes for the next input does not count."""
+        self._resting = True
 
     def left_us(self, now: int) -> int:
         """Until the limits have to be looked at again."""
@@ -146,7 +151,7 @@ class Clock:
             return -1
         cpu = self._meter.cpu_us()
         left = min(self._cpu_us - (cpu - self.test_cpu_started), self._total_us - (cpu - self.cpu_started))
-        wall_left = self._wall_us - (now - self.test_started)
+        wall_left = self._wall_us if self._resting else self._wall_us - (now - self.test_started)
         if left <= 0:
             return CPU
         if wall_left <= 0:
@@ -266,6 +271,8 @@ class Run:
             return  # a program's are few and come at its end
         elif self._results.complete(data):
             self._poller.register(0, select.POLLIN)
+            if not self._more:
+                self._clock.rest()
         if self._more:
             self._held_since = self._held_since or now_us()
         else:

@@ -87,6 +87,11 @@ class _Pipe:
         (size,) = _unpack("!I", self.exactly(4))
         return decode(self.exactly(size), MAX_INPUT)
 
+    def receive_one(self) -> Any:
+        """An input that is a single value, where others are (arguments, keywords)."""
+        (value,), _ = self.receive()
+        return value
+
     def exactly(self, size: int) -> bytes:
         data = _read(self.job_fd, size)
         while _len(data) < size:

@@ -36,8 +36,13 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Case:
+    """One run of a program. `output_file` names a file that it has to write, with `content` in it; with one, `stdout`
+    None means that what is printed does not matter."""
+
     stdin: str
-    stdout: str
+    stdout: str | None
+    output_file: str = ""
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +66,20 @@ class Script:
     prelude: str = ""
 
 
-Suite = Calls | Streams | Script
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A pytest suite, run where no candidate ever is: the tests get stand-ins for the program. With `shared` the
+    program is imported into their process instead: weak."""
+
+    files: Mapping[str, bytes]  # the tests and what lies beside them, by path
+    modules: tuple[str, ...]  # imports that mean the program
+    wanted: tuple[str, ...] = ()  # what a star import of them gives
+    ids: tuple[str, ...] = ()  # the tests; unknown until they have been collected
+    prelude: str = ""
+    fail_fast: bool = True
+    shared: bool = False
+    reference: str = ""  # a program known to pass: where it cannot be tested from outside, `shared` it is
+    only: tuple[str, ...] = ()  # of the collected tests, those of these classes alone
+
+
+Suite = Calls | Streams | Script | Judged

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dreamprm_cli.types import Status
+from dreamprm_sandbox import outfile
+from dreamprm_sandbox.bundle import bundle
 from dreamprm_sandbox.codec import Opaque
 from dreamprm_sandbox.compare import holds_opaque
 from dreamprm_sandbox.formats import count
 from dreamprm_sandbox.limits import Limits
-from dreamprm_sandbox.slot import End, Job, Reply, Run, Slot, Tampered
-from dreamprm_sandbox.suite import UNKNOWN, Call, Calls, Case, Script, Streams, Suite
+from dreamprm_sandbox.slot import End, Fault, Job, Reply, Run, Slot, Tampered
+from dreamprm_sandbox.suite import UNKNOWN, Call, Calls, Case, Script, Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,11 @@ class Outcome:
     failed: int | None = None  # the first test that was not passed
     contended: bool = False
     anomaly: bool = False
+    parts: tuple[tuple[str, bool], ...] = ()  # test classes and whether each was passed
 
 
 _BATCH = 32
+_WITH_FILE = bundle(outfile, main="outfile.main")
 # In place of a result that is too large to be compared.
 BEYOND = Opaque("beyond the caps")
 
@@ -47,7 +51,7 @@ class Reference:
     anomaly: bool = False
 
 
-def grade(slot: Slot, code: str, suite: Suite, limits: Limits) -> Outcome:
+def grade(slot: Slot, code: str, suite: Calls | Streams | Script, limits: Limits) -> Outcome:
     """Run the program against the suite, up to the first test it fails."""
     try:
         match suite:
@@ -95,19 +99,19 @@ def _calls(slot: Slot, code: str, suite: Calls, limits: Limits) -> Outcome:
     total, passed = len(suite.tests), 0
     reply = run.reply()
     if reply is None or reply.tag != "L":
-        return _failed(run, reply, passed, total)
+        return failed(run, reply, passed, total)
     for batch in _batches(suite.tests):
         run.send([(call.args, dict(call.kwargs)) for call in batch])
         for call in batch:
             reply = run.reply()
             if reply is None or reply.tag != "V":
-                return _failed(run, reply, passed, total)
+                return failed(run, reply, passed, total)
             if not suite.accepts_opaque and holds_opaque(reply.value):
-                return _finished(run, "RE", passed, total, "the result is not a plain value")
+                return finished(run, "RE", passed, total, "the result is not a plain value")
             if not _right(suite, reply.value, call):
-                return _finished(run, "WA", passed, total, f"test {passed + 1}")
+                return finished(run, "WA", passed, total, f"test {passed + 1}")
             passed += 1
-    return _finished(run, "PASS", passed, total)
+    return finished(run, "PASS", passed, total)
 
 
 def _batches(tests: Sequence[Call]) -> Iterator[Sequence[Call]]:
@@ -137,8 +141,11 @@ def _streams(slot: Slot, code: str, suite: Streams, limits: Limits) -> Outcome:
 
 def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> Outcome:
     # Nobody prints many times what is asked for by mistake: the cap keeps floods from the host.
-    cap = min(limits.output_bytes, 4 * len(case.stdout) + (1 << 18))
+    cap = min(limits.output_bytes, 4 * len(case.stdout or "") + (1 << 18))
     stdin = case.stdin.encode("utf-8", "surrogatepass")
+    if case.output_file:
+        return _written(slot, code, suite, case, limits)
+    assert case.stdout is not None
     if suite.harness:
         code = f"{suite.harness}\ngrade({code!r})\n"
     run = slot.start(Job("program", code, suite.prelude), replace(limits, output_bytes=cap), stdin=stdin)
@@ -149,31 +156,64 @@ def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> 
     if last is not None and last.tag not in "CE":
         raise Tampered("a result where none was asked for")
     if last is not None or end.reason != "exited" or end.exit_code != 0 or end.oom_kills:
-        return _failed(run, last, 0, 1)
+        return failed(run, last, 0, 1)
     printed = run.stdout.decode("utf-8", "replace")
-    return _finished(run, "PASS" if suite.compare(printed, case.stdout) else "WA", 0, 1)
+    return finished(run, "PASS" if suite.compare(printed, case.stdout) else "WA", 0, 1)
+
+
+def _written(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> Outcome:
+    """A program that has to write a file. What is read of it is a claim, like everything it returns."""
+    run = slot.start(Job("calls", _WITH_FILE, "", "main"), limits)
+    reply = run.reply()
+    if reply is None or reply.tag != "L":
+        raise Fault(f"a container cannot run the harness: {reply}")
+    source = f"{suite.prelude}\n{code}" if suite.prelude else code
+    texts = [text.encode("utf-8", "surrogatepass") for text in (source, case.stdin)]
+    most = 4 * len(case.content) + (1 << 18)
+    run.send([((*texts, case.output_file, most, limits.output_bytes), {})])
+    reply = run.reply()
+    if reply is None or reply.tag != "V":
+        return failed(run, reply, 0, 1)
+    match reply.value:
+        case {"status": int() as code_, "printed": bytes() as printed, "error": str() as error,
+              "problem": str() as problem, "content": bytes() as content}:  # fmt: skip
+            pass
+        case _:
+            raise Tampered("not the account of a run")
+    if error in ("SyntaxError", "IndentationError", "TabError"):
+        return finished(run, "CE", 0, 1, error)
+    if len(printed) > limits.output_bytes:
+        return finished(run, "OLE", 0, 1, "output limit")
+    if code_ != 0:
+        return finished(run, "MLE" if error == "MemoryError" else "RE", 0, 1, error or f"exit status {code_}")
+    if problem:
+        return finished(run, "FILE_ERROR", 0, 1, f"{case.output_file}: {problem}")
+    right = suite.compare(content.decode("utf-8", "replace"), case.content) and (
+        case.stdout is None or suite.compare(printed.decode("utf-8", "replace"), case.stdout)
+    )
+    return finished(run, "PASS" if right else "WA", 0, 1)
 
 
 def _script(slot: Slot, code: str, suite: Script, limits: Limits) -> Outcome:
     run = slot.start(Job("script", code, suite.prelude, suite.entry_point), limits)
     reply = run.reply()
     if reply is None or reply.tag != "L":
-        return _failed(run, reply, 0, suite.count)
+        return failed(run, reply, 0, suite.count)
     nonce = secrets.token_bytes(16)
     run.send([{"tests": suite.code, "call_check": suite.call_check, "nonce": nonce}])
     reply = run.reply()
     if reply is not None and reply.tag == "P" and reply.value == nonce:
-        return _finished(run, "PASS", suite.count, suite.count)
+        return finished(run, "PASS", suite.count, suite.count)
     if reply is not None and reply.tag == "E" and _names(reply)[0] == "AssertionError":
-        return _finished(run, "WA", 0, suite.count, _names(reply)[1])
-    return _failed(run, reply, 0, suite.count)
+        return finished(run, "WA", 0, suite.count, _names(reply)[1])
+    return failed(run, reply, 0, suite.count)
 
 
-def _failed(run: Run, reply: Reply | None, passed: int, total: int) -> Outcome:
+def failed(run: Run, reply: Reply | None, passed: int, total: int) -> Outcome:
     """A program that raised, ended or was ended instead of giving the result that was due."""
     if reply is None:
         end = run.wait()
-        return _finished(run, _status_of(end), passed, total, _story(end))
+        return finished(run, status_of(end), passed, total, story(end))
     name, text = _names(reply)
     if reply.tag == "C":
         status: Status = "CE"
@@ -183,7 +223,7 @@ def _failed(run: Run, reply: Reply | None, passed: int, total: int) -> Outcome:
         status, text = "OLE", "the result is too large"
     else:
         raise Tampered("a reply out of turn")
-    return _finished(run, status, passed, total, f"{name}: {text}".strip(": "))
+    return finished(run, status, passed, total, f"{name}: {text}".strip(": "))
 
 
 def _names(reply: Reply) -> tuple[str, str]:
@@ -196,7 +236,7 @@ def _names(reply: Reply) -> tuple[str, str]:
     raise Tampered("not an exception")
 
 
-def _status_of(end: End) -> Status:
+def status_of(end: End) -> Status:
     if end.oom_kills:
         return "MLE"
     if end.reason in ("cpu", "wall"):
@@ -204,17 +244,17 @@ def _status_of(end: End) -> Status:
     return "OLE" if end.reason == "output" else "RE"
 
 
-def _story(end: End) -> str:
+def story(end: End) -> str:
     if end.reason == "exited":
         return f"killed by signal {-end.exit_code}" if end.exit_code < 0 else f"exit code {end.exit_code}"
     return {"cpu": "processor time", "wall": "wall time", "output": "output"}.get(end.reason, end.reason) + " limit"
 
 
-def _finished(run: Run, status: Status, passed: int, total: int, detail: str = "") -> Outcome:
+def finished(run: Run, status: Status, passed: int, total: int, detail: str = "") -> Outcome:
     """End the run; what it did beside its results can still take a pass away."""
     end = run.end() if status == "PASS" else run.discard()
     if status == "PASS" and (end.oom_kills or end.reason == "output"):
-        status, passed, detail = _status_of(end), max(0, passed - 1), _story(end)
+        status, passed, detail = status_of(end), max(0, passed - 1), story(end)
     failed = None if status == "PASS" else min(passed, total - 1)
     contended = status == "TLE" and end.contended
     return Outcome(status, passed, total, end.cpu_s, detail, failed, contended, end.oom_kills > 0)

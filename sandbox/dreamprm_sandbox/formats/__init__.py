@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.types import Problem
-from dreamprm_sandbox.formats import asserts, evalplus, livecodebench, plain, stdin
-from dreamprm_sandbox.suite import Calls, Script, Streams, Suite
+from dreamprm_sandbox.formats import asserts, classeval, evalplus, livecodebench, plain, pytests, stdin
+from dreamprm_sandbox.suite import Calls, Judged, Script, Streams, Suite
 
 # strict: what a careful reader of the problem would accept. The others: the verdicts of the public graders.
 Mode = Literal["strict", "evalplus", "lcb", "humaneval"]
@@ -23,6 +23,8 @@ _STRICT: dict[str, Callable[[Problem], Suite]] = {
     "stdin": stdin.suite,
     "plain": plain.suite,
     "examples": plain.examples,
+    "pytest": pytests.suite,
+    "classeval": classeval.suite,
 }
 _COMPAT: dict[tuple[Mode, str], Callable[[Problem], Suite]] = {
     ("evalplus", "evalplus"): lambda problem: evalplus.suite(problem, compat=True),
@@ -67,6 +69,8 @@ def count(found: Suite) -> int:
             return len(cases)
         case Script(count=number):
             return number
+        case Judged(ids=ids, files=files):
+            return len(ids) or len(files)  # the tests are not known until they have been collected
 
 
 def ordered(found: Suite, order: list[int]) -> Suite:
@@ -76,5 +80,5 @@ def ordered(found: Suite, order: list[int]) -> Suite:
             return replace(found, tests=tuple(tests[i] for i in order))
         case Streams(cases=cases):
             return replace(found, cases=tuple(cases[i] for i in order))
-        case Script():
+        case Script() | Judged():
             return found

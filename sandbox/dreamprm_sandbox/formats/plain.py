@@ -1,4 +1,7 @@
-"""One's own tests: `[{"input": [...], "output": ...} | {"stdin": str, "stdout": str}]`, and a statement's examples."""
+"""One's own tests: `[{"input": [...], "output": ...} | {"stdin": str, "stdout": str}]`, and a statement's examples.
+
+A program may be asked for a file: `{"stdin"?: str, "stdout"?: str, "output_file": "name.txt", "content": str}`.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from dreamprm_sandbox.suite import Call, Calls, Case, Streams
 
 def suite(problem: Problem) -> Calls | Streams:
     tests = problem.tests.payload["tests"]
-    if all(isinstance(test, dict) and {"stdin", "stdout"} <= test.keys() for test in tests):
-        return Streams(tuple(Case(test["stdin"], test["stdout"]) for test in tests), tokens_equal)
+    if all(isinstance(test, dict) and ({"stdin", "stdout"} <= test.keys() or "output_file" in test) for test in tests):
+        return Streams(tuple(_case(problem, number, test) for number, test in enumerate(tests, 1)), tokens_equal)
     calls = []
     for number, test in enumerate(tests, 1):
         if not isinstance(test, dict) or "output" not in test or not isinstance(test.get("input"), list | dict):
@@ -26,6 +29,18 @@ def suite(problem: Problem) -> Calls | Streams:
         args, kwargs = (tuple(inputs), {}) if isinstance(inputs, list) else ((), inputs)
         calls.append(Call(args, kwargs, test["output"]))
     return Calls(_entry_point(problem), tuple(calls), lambda got, call: _listed_equal(got, call.expected))
+
+
+def _case(problem: Problem, number: int, test: dict[str, Any]) -> Case:
+    name = test.get("output_file", "")
+    found = Case(test.get("stdin", ""), test.get("stdout"), name, test.get("content", ""))
+    if not all(isinstance(text, str) for text in (found.stdin, found.stdout or "", name, found.content)):
+        raise ProblemError(f"{problem.id}: test {number}: everything in it must be text")
+    if "output_file" in test and (
+        not name or "content" not in test or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name
+    ):
+        raise ProblemError(f"{problem.id}: test {number} needs 'output_file' (a path below the folder) and 'content'")
+    return found
 
 
 def examples(problem: Problem) -> Calls | Streams:

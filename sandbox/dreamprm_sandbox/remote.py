@@ -1,0 +1,817 @@
+"""Objects of one process used from another, one request at a time: tests here, the program they test there.
+
+Both sides run this module: the judge, where the user's tests are, and the candidate's process. They never meet; the
+host carries every message and knows them to be plain values. What crosses: plain builtin values and a few of the
+standard library's (`_VALUES`) as copies; functions, classes, exceptions and other objects as handles; lists, dicts and
+sets that a call changed are changed on the caller's side too.
+
+What the judge asks of a candidate's object is answered by the candidate, so it may be a lie, and no lie may make a
+test pass that a plain wrong value would not. Hence `Judge`: an object of the candidate is equal to itself and to
+nothing else, and is never shown a value that it could be compared with. What the judge lends to the candidate (a
+callback, an object of a class of the tests) can be called and used by its public names, never looked into.
+Standard library only; runs in containers.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import datetime
+import decimal
+import fractions
+import io
+import operator
+import pathlib
+import sys
+import threading
+import types
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from dreamprm_sandbox import codec
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict))
+_BASES = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
+_MAX_DEPTH = 100
+
+# Standard library values that travel as copies: type -> (to a plain value, and back).
+_VALUES: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    decimal.Decimal: (str, lambda text: decimal.Decimal(text[:10_000])),
+    fractions.Fraction: (lambda x: (x.numerator, x.denominator), lambda pair: fractions.Fraction(*map(int, pair))),
+    datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
+    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
+    datetime.timedelta: (lambda x: (x.days, x.seconds, x.microseconds), lambda x: datetime.timedelta(*map(int, x))),
+    uuid.UUID: (str, uuid.UUID),
+    pathlib.PosixPath: (str, pathlib.PosixPath),
+    pathlib.PurePosixPath: (str, pathlib.PurePosixPath),
+    range: (lambda x: (x.start, x.stop, x.step), lambda x: range(*map(int, x))),
+    slice: (lambda x: (x.start, x.stop, x.step), lambda x: slice(*x)),
+    type(Ellipsis): (lambda _: None, lambda _: Ellipsis),
+    type(NotImplemented): (lambda _: None, lambda _: NotImplemented),
+}
+_VALUES_BY_NAME = {kind.__name__: (kind, back) for kind, (_, back) in _VALUES.items()}
+# Containers of the standard library, by the plain container that holds their content.
+_CONTAINERS: dict[type, Callable[[Any], Any]] = {
+    collections.OrderedDict: dict,
+    collections.Counter: dict,
+    collections.defaultdict: dict,
+    collections.deque: list,
+    type({}.keys()): list,
+    type({}.values()): list,
+    type({}.items()): list,
+}
+_CONTAINERS_BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "OrderedDict": collections.OrderedDict,
+    "Counter": collections.Counter,
+    "defaultdict": lambda content: collections.defaultdict(None, content),
+    "deque": collections.deque,
+    "dict_keys": lambda content: dict.fromkeys(content).keys(),
+    "dict_values": lambda content: dict(enumerate(content)).values(),
+    "dict_items": lambda content: dict(content).items(),
+}
+
+# What an object can be asked without being shown anything.
+_ASKED = words(
+    "__len__ __iter__ __next__ __bool__ __int__ __float__ __complex__ __index__ __str__ __repr__ __abs__ __neg__ "
+    "__pos__ __invert__ __enter__ __exit__ __reversed__ __round__ __trunc__ __ceil__ __floor__ __format__ __bytes__ "
+    "__length_hint__ __call__"
+)
+_ARITHMETIC = frozenset(
+    f"__{side}{name}__"
+    for name in words("add sub mul truediv floordiv mod divmod pow matmul and or xor lshift rshift")
+    for side in ("", "r", "i")
+)
+_ORDER = words("__lt__ __le__ __gt__ __ge__")
+_ITEMS = words("__getitem__ __setitem__ __delitem__ __contains__")
+_EQUALITY = words("__eq__ __ne__")
+_DUNDERS = _ASKED | _ARITHMETIC | _ORDER | _ITEMS | _EQUALITY
+# Methods of plain values that take what a result is compared with.
+_TELLING = words(
+    "count index find rfind rindex startswith endswith issubset issuperset isdisjoint difference intersection "
+    "symmetric_difference"
+)
+
+
+class NotCarried(BaseException):
+    """A test does what cannot be done across processes. No test can catch it by accident, and it is always told."""
+
+
+class Broken(BaseException):
+    """The other side sent what no honest side sends."""
+
+
+class RemoteType(type):
+    """The type of classes whose objects live on the other side: calling such a class makes an object there."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> RemoteType:
+        if bases and "_remote_peer" not in space:
+            raise _peer_of(next(base for base in bases if isinstance(base, RemoteType))).refuse(
+                f"{name!r} of the tests is derived from a class of the program"
+            )
+        return super().__new__(cls, name, bases, space)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return _peer_of(cls).request("make", _number_of(cls), args, kwargs)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_") and name.endswith("__"):
+            raise AttributeError(name)
+        return _peer_of(cls).get(cls, name)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        _peer_of(cls).request("set", _number_of(cls), (name, value), {})
+
+    def __iter__(cls) -> Any:
+        return _peer_of(cls).request("op", _number_of(cls), ("__iter__",), {})
+
+    def __bool__(cls) -> bool:
+        return True
+
+    def __len__(cls) -> int:
+        return int(_peer_of(cls).request("op", _number_of(cls), ("__len__",), {}))
+
+    def __getitem__(cls, key: Any) -> Any:
+        return _peer_of(cls).request("op", _number_of(cls), ("__getitem__", key), {})
+
+
+class Remote(metaclass=RemoteType):
+    """An object of the other side."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return _peer_of(self).get(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _peer_of(self).request("set", _number_of(self), (name, value), {})
+
+    def __delattr__(self, name: str) -> None:
+        _peer_of(self).request("del", _number_of(self), (name,), {})
+
+    def __eq__(self, other: object) -> bool:
+        return _peer_of(self).equal(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not _peer_of(self).equal(self, other)
+
+    def __hash__(self) -> int:
+        return _peer_of(self).hash(self)
+
+    def __dir__(self) -> list[str]:
+        return [str(name) for name in _peer_of(self).request("names", _number_of(self), (), {})]
+
+
+def _peer_of(thing: Any) -> Peer:
+    peer: Peer = (type.__getattribute__ if isinstance(thing, type) else object.__getattribute__)(thing, "_remote_peer")
+    return peer
+
+
+def _number_of(thing: Any) -> int:
+    return int((type.__getattribute__ if isinstance(thing, type) else object.__getattribute__)(thing, "_remote_number"))
+
+
+def _is_remote(value: Any) -> bool:
+    return issubclass(type(value), Remote) or issubclass(type(value), RemoteType)
+
+
+def _relay(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _peer_of(self).operate(self, name, args, kwargs)
+
+    method.__name__ = name
+    return method
+
+
+def plain(value: Any) -> bool:
+    """Whether the value is made of builtin types alone, none of them a subclass."""
+    stack = [value]
+    seen = 0
+    while stack:
+        item = stack.pop()
+        kind = type(item)
+        if kind not in _PLAIN:
+            return False
+        seen += 1
+        if seen > 4_000_000:  # a cycle, or beyond any cap of the codec
+            return True
+        if kind is dict:
+            stack.extend(item)
+            stack.extend(item.values())
+        elif kind in (list, tuple, set, frozenset):
+            stack.extend(item)
+    return True
+
+
+class Peer:
+    """One side. `send` and `receive` carry plain values; `request` asks and, while it waits, answers."""
+
+    def __init__(self, send: Callable[[Any], None], receive: Callable[[], Any]) -> None:
+        self._send, self._receive = send, receive
+        self._lock = threading.RLock()
+        self._lent: list[Any] = []  # objects the other side has handles of, by number
+        self._numbers: dict[int, int] = {}  # id -> number; `_lent` keeps them alive
+        self._proxies: dict[int, Any] = {}
+        self._classes: dict[int, type] = {}
+        self._answering = 0
+
+    def refuse(self, why: str) -> NotCarried:
+        return NotCarried(why)
+
+    # What goes out.
+
+    def pack(self, value: Any) -> Any:
+        return (0, value) if plain(value) else (1, self._node(value, 0))
+
+    def _node(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if depth > _MAX_DEPTH:
+            raise NotCarried("a value is nested too deeply, or holds itself")
+        if kind in _PLAIN:
+            if kind is dict:
+                return "d", [(self._node(key, depth + 1), self._node(item, depth + 1)) for key, item in value.items()]
+            if kind in (list, tuple, set, frozenset):
+                return kind.__name__[0] if kind is not frozenset else "E", self._nodes(value, depth)
+            return "v", value
+        if _is_remote(value):
+            return "m", _number_of(value)
+        if kind in _VALUES:
+            return "V", kind.__name__, _VALUES[kind][0](value)
+        if kind in _CONTAINERS:
+            return "C", kind.__name__, self._node(_CONTAINERS[kind](value), depth + 1)
+        if isinstance(value, type):
+            return self._class(value, depth + 1)
+        if isinstance(value, BaseException):
+            return self._exception(value, depth + 1)
+        return self._handle(value, depth)
+
+    def _nodes(self, values: Any, depth: int) -> list[Any]:
+        return [self._node(value, depth + 1) for value in values]
+
+    def _handle(self, value: Any, depth: int) -> Any:
+        """("h", number, class, name): an object that stays here."""
+        name = getattr(value, "__name__", "") if callable(value) or isinstance(value, types.ModuleType) else ""
+        content = next((base for base in _BASES if isinstance(value, base)), None)
+        held = None if content is None else self._node(_content(content, value), depth + 1)
+        return "h", self.number(value), self._class(type(value), depth + 1), str(name)[:100], held
+
+    def _class(self, kind: type, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise NotCarried("a class has too many ancestors")
+        if getattr(builtins, kind.__name__, None) is kind:
+            return "b", kind.__name__
+        if kind.__module__ in sys.stdlib_module_names and issubclass(kind, BaseException):
+            return "i", kind.__module__, kind.__qualname__
+        bases = [self._class(base, depth + 1) for base in kind.__bases__ if _telling(base)]
+        dunders = sorted(name for name in _DUNDERS if _defines(kind, name))
+        return "c", self.number(kind), str(kind.__name__)[:100], dunders, bases
+
+    def _exception(self, error: BaseException, depth: int) -> Any:
+        """("x", number, class, arguments, text)"""
+        arguments = BaseException.__dict__["args"].__get__(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            arguments = (*arguments[:2], error.filename)
+        nodes = self._nodes(arguments, depth)
+        return "x", self.number(error), self._class(type(error), depth), nodes, str(error)[:10_000]
+
+    def number(self, value: Any) -> int:
+        found = self._numbers.get(id(value))
+        if found is None:
+            found = self._numbers[id(value)] = len(self._lent)
+            self._lent.append(value)
+        return found
+
+    # What comes in. Nothing is believed: whatever is not as `pack` makes it is Broken.
+
+    def unpack(self, packed: Any) -> Any:
+        try:
+            form, content = packed
+            return content if form == 0 else self._value(content, 0)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise Broken(f"not a value: {error}") from None
+
+    def _value(self, node: Any, depth: int) -> Any:
+        if depth > 4 * _MAX_DEPTH:
+            raise Broken("nested too deeply")
+        match node:
+            case ("v", value):
+                return value
+            case ("l" | "t" | "s" | "E" as tag, list() as items):
+                found = [self._value(item, depth + 1) for item in items]
+                return {"l": list, "t": tuple, "s": set, "E": frozenset}[tag](found)
+            case ("d", list() as pairs):
+                return {self._value(key, depth + 1): self._value(item, depth + 1) for key, item in pairs}
+            case ("m", int() as number) if number >= 0:
+                return self._lent[number]
+            case ("V", str() as name, content):
+                return _VALUES_BY_NAME[name][1](content)
+            case ("C", str() as name, content):
+                return _CONTAINERS_BY_NAME[name](self._value(content, depth + 1))
+            case ("b" | "i" | "c", *_):
+                return self._known_class(node, depth)
+            case ("x", int() as number, kind, list() as arguments, str() as text):
+                return self._raised(number, self._known_class(kind, depth + 1), arguments, text, depth)
+            case ("h", int() as number, kind, str() as name, held):
+                return self._proxy(number, kind, name, held, depth)
+        raise Broken("not a value")
+
+    def _proxy(self, number: int, kind: Any, name: str, held: Any, depth: int) -> Any:
+        known = self._proxies.get(number)
+        if known is not None and held is None:
+            return known
+        its_class = self._known_class(kind, depth + 1)
+        if not issubclass(its_class, Remote):  # a function, a generator ...: of a builtin class
+            its_class = self._class_of(-1 - number, its_class.__name__, sorted(_DUNDERS - _EQUALITY), [], 0)
+        if held is not None:
+            content = self._value(held, depth + 1)
+            base = type(content)
+            if base not in _BASES:
+                raise Broken("not the content of a plain value")
+            identity = {"_remote_peer": self, "_remote_number": _number_of(its_class)}
+            mixed = RemoteType(its_class.__name__, (base, its_class), identity)
+            made = _holding(base, mixed, content)
+        else:
+            made = object.__new__(its_class)
+        self._mark(made, number, name)
+        self._proxies[number] = made
+        return made
+
+    def _mark(self, made: Any, number: int, name: str = "") -> None:
+        for key, value in (("_remote_peer", self), ("_remote_number", number)):
+            object.__setattr__(made, key, value)
+        if name:
+            object.__setattr__(made, "__name__", name)
+
+    def _known_class(self, node: Any, depth: int) -> Any:
+        if depth > 4 * _MAX_DEPTH:
+            raise Broken("nested too deeply")
+        match node:
+            case ("b", str() as name):
+                found = getattr(builtins, name, None)
+                if not isinstance(found, type):
+                    raise Broken("not a class")
+                return found
+            case ("i", str() as module, str() as name):
+                found = sys.modules.get(module) if module in sys.stdlib_module_names else None
+                for part in name.split("."):
+                    found = getattr(found, part, None)
+                known = isinstance(found, type) and issubclass(found, BaseException)
+                return found if known and module != "unittest" and not module.startswith("unittest.") else Exception
+            case ("c", int() as number, str() as name, list() as dunders, list() as bases):
+                return self._class_of(number, name, dunders, bases, depth)
+        raise Broken("not a class")
+
+    def _class_of(self, number: int, name: str, dunders: list[Any], bases: list[Any], depth: int) -> type:
+        if number in self._classes:
+            return self._classes[number]
+        parents = [self._known_class(base, depth + 1) for base in bases]
+        parents = [base for base in parents if issubclass(base, (Remote, BaseException))]
+        if not any(issubclass(base, Remote) for base in parents):
+            parents.insert(0, Remote)
+        space: dict[str, Any] = {dunder: _relay(dunder) for dunder in dunders if dunder in _DUNDERS - _EQUALITY}
+        space |= {"_remote_peer": self, "_remote_number": number, "_remote_equality": "__eq__" in dunders}
+        if any(issubclass(base, BaseException) for base in parents):
+            space |= {"__str__": lambda error: error._remote_text, "__eq__": object.__eq__, "__ne__": object.__ne__}
+            space |= {"__hash__": object.__hash__, "__setattr__": BaseException.__setattr__}
+        try:
+            made: type = RemoteType(name, tuple(dict.fromkeys(parents)), space)
+        except TypeError:  # bases that do not go together
+            failing = any(issubclass(base, BaseException) for base in parents)
+            made = RemoteType(name, (Remote, Exception) if failing else (Remote,), space)
+        self._classes[number] = made
+        return made
+
+    def _raised(self, number: int, kind: Any, arguments: list[Any], text: str, depth: int) -> BaseException:
+        if number in self._proxies:
+            return self._proxies[number]  # type: ignore[no-any-return]
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise Broken("not an exception")
+        given = tuple(self._value(argument, depth + 1) for argument in arguments)
+        error: BaseException
+        if isinstance(kind, RemoteType):
+            error = _unmade(kind)
+            error.args = given
+            error.__dict__["_remote_text"] = text
+        else:
+            try:
+                error = kind(*given)
+            except Exception:
+                error = Exception(f"{kind.__name__}: {text}")
+        if isinstance(kind, RemoteType):
+            error.__dict__.update(_remote_peer=self, _remote_number=number)
+            self._proxies[number] = error
+        return error
+
+    # Asking.
+
+    def request(self, op: str, target: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self._lock:
+            given = self.pack((args, kwargs))
+            self.send(("?", self.printed(), op, target, given))
+            while True:
+                message = self._receive()
+                if isinstance(message, tuple) and message[:1] == ("?",):
+                    self.send(self.answer(message))
+                    continue
+                return self._result(message, (args, kwargs))
+
+    def send(self, message: Any) -> None:
+        self._send(message)
+
+    def _result(self, message: Any, given: Any) -> Any:
+        match message:
+            case ("!", printed, str() as how, packed, changed):
+                self.show(printed)
+                if changed is not None:
+                    restore(given, self.unpack(changed))
+                value = self.unpack(packed)
+                if how == "value":
+                    return value
+                if isinstance(value, BaseException):
+                    raise value
+        raise Broken("not an answer")
+
+    def get(self, thing: Any, name: str) -> Any:
+        return self.request("get", _number_of(thing), (name,), {})
+
+    def operate(self, thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name == "__call__":
+            return self.request("call", _number_of(thing), args, kwargs)
+        if name == "__exit__":  # tracebacks stay where they are
+            args = (*args[:2], None)
+        return self.request("op", _number_of(thing), (name, *args), kwargs)
+
+    def equal(self, thing: Any, other: object) -> bool:
+        if thing is other or not type.__getattribute__(type(thing), "_remote_equality"):
+            return thing is other
+        return bool(self.request("op", _number_of(thing), ("__eq__", other), {}))
+
+    def hash(self, thing: Any) -> int:
+        return hash(_number_of(thing))
+
+    # Answering.
+
+    def answer(self, message: Any) -> Any:
+        """The reply to a request. What the asked code raises is part of it."""
+        match message:
+            case ("?", printed, str() as op, int() as target, packed) if -1 <= target < len(self._lent):
+                pass
+            case _:
+                raise Broken("not a request")
+        self.show(printed)
+        given = self.unpack(packed)
+        if not (isinstance(given, tuple) and len(given) == 2 and type(given[0]) is tuple and type(given[1]) is dict):
+            raise Broken("not a request")
+        self._answering += 1
+        try:
+            try:
+                packed_value = self.pack(self._do(op, self._lent[target] if target >= 0 else None, *given))
+                how = "value"
+            except (NotCarried, Broken):
+                raise
+            except BaseException as error:
+                packed_value, how = self.pack(error.with_traceback(None)), "error"
+            after = self.pack(given) if _mutable(given) else packed
+            return "!", self.printed(), how, packed_value, None if after == packed else after
+        finally:
+            self._answering -= 1
+
+    def _do(self, op: str, thing: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        match op, args:
+            case (("call" | "make"), _):
+                return thing(*args, **kwargs)
+            case "get", (str() as name,):
+                return getattr(thing, name)
+            case "set", (str() as name, value):
+                return setattr(thing, name, value)
+            case "del", (str() as name,):
+                return delattr(thing, name)
+            case "op", (str() as name, *rest):
+                return operated(thing, name, rest, kwargs)
+            case "names", ():
+                return dir(thing)
+        raise Broken("not a request")
+
+    # Standard streams, which the judge's side has to see.
+
+    def printed(self) -> Any:
+        return "", ""
+
+    def show(self, printed: Any) -> None:
+        pass
+
+
+def operated(thing: Any, name: str, rest: list[Any], kwargs: dict[str, Any]) -> Any:
+    """What Python does for an operator or a builtin function that uses a special method."""
+    if name not in _DUNDERS:
+        raise Broken("not an operator")
+    if name == "__bool__":
+        return bool(thing)
+    if name in _EQUALITY or name in _ORDER:
+        return getattr(operator, name)(thing, *rest)
+    if name in ("__iter__", "__len__", "__getitem__") and isinstance(thing, type):
+        return {"__iter__": iter, "__len__": len, "__getitem__": operator.getitem}[name](thing, *rest)  # type: ignore[operator]
+    return getattr(type(thing), name)(thing, *rest, **kwargs)
+
+
+def restore(old: Any, new: Any, depth: int = 0) -> None:
+    """Make containers what the call on the other side has made of its copies."""
+    if type(old) is not type(new) or depth > _MAX_DEPTH:
+        return
+    if isinstance(old, list | tuple):
+        for index, (before, after) in enumerate(zip(old, new, strict=False)):
+            if type(before) is type(after) and isinstance(before, list | dict | set | bytearray | tuple):
+                restore(before, after, depth + 1)
+                if isinstance(old, list) and not isinstance(before, tuple):
+                    new[index] = before
+        if isinstance(old, list):
+            old[:] = new
+    elif isinstance(old, dict):
+        kept = {key: before for key, before in old.items() if key in new and type(before) is type(new[key])}
+        for key, before in kept.items():
+            if isinstance(before, list | dict | set | bytearray):
+                restore(before, new[key], depth + 1)
+                new[key] = before
+        old.clear()
+        old.update(new)
+    elif isinstance(old, set):
+        old.clear()
+        old.update(new)
+    elif isinstance(old, bytearray):
+        old[:] = new
+
+
+def _mutable(value: Any) -> bool:
+    """Whether a list, dict, set or bytearray is among the arguments."""
+    args, kwargs = value
+    stack = [*args, *kwargs.values()]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list | dict | set | bytearray):
+            return True
+        if type(item) in (tuple, frozenset):
+            stack.extend(item)
+    return False
+
+
+def _content(base: Any, value: Any) -> Any:
+    """The plain value that an object of a subclass holds."""
+    if base is dict:
+        return dict(dict.items(value))
+    if base in (list, tuple, set, frozenset):
+        return base(base.__iter__(value))
+    return codec.decode(codec.encode(value))
+
+
+def _unmade(kind: Any) -> BaseException:
+    """An exception of a class of the other side, which is not asked to make one."""
+    error: BaseException = kind.__new__(kind)
+    return error
+
+
+def _holding(base: Any, kind: Any, content: Any) -> Any:
+    """An object of `kind`, a subclass of `base`, with the content of a plain value."""
+    if base in (list, set, dict):
+        made = base.__new__(kind)
+        base.__init__(made, content)
+        return made
+    return base.__new__(kind, content)
+
+
+def _telling(base: type) -> bool:
+    """Whether a base class matters to the other side: exceptions, and the program's own classes."""
+    if base is object or base in _BASES:
+        return False
+    return issubclass(base, BaseException) or base.__module__ not in sys.stdlib_module_names
+
+
+def _defines(kind: type, name: str) -> bool:
+    for base in kind.__mro__:
+        if name in base.__dict__:
+            return base not in (object, BaseException, Exception) and base.__dict__[name] is not None
+    return False
+
+
+class Judge(Peer):
+    """The side of the tests, which does not trust the other."""
+
+    def __init__(self, send: Callable[[Any], None], receive: Callable[[], Any]) -> None:
+        super().__init__(send, receive)
+        self.trouble = ""  # the first thing that could not be carried
+        self.broken = ""  # the first thing that no honest program sends
+        self._made: set[int] = set()  # objects the tests made themselves, by calling a class
+        self._methods: dict[int, tuple[int, str]] = {}  # handle of a bound method -> (its object, its name)
+        self._modules: set[int] = set()
+
+    def refuse(self, why: str) -> NotCarried:
+        self.trouble = self.trouble or why
+        return NotCarried(why)
+
+    def request(self, op: str, target: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.broken or self.trouble:
+            raise NotCarried("stopped")
+        try:
+            value = super().request(op, target, args, kwargs)
+        except Broken as error:
+            self.broken = self.broken or str(error)
+            raise NotCarried("stopped") from None
+        except NotCarried as error:
+            raise self.refuse(str(error)) from None
+        if op == "make" and _is_remote(value):
+            self._made.add(_number_of(value))
+        return value
+
+    def module(self, name: str) -> Any:
+        """The program's module of that name, loaded over there. Raises what loading it raises."""
+        found = self.request("import", -1, (name,), {})
+        if not _is_remote(found):
+            self.broken = "not a module"
+            raise NotCarried("stopped")
+        self._modules.add(_number_of(found))
+        return found
+
+    def get(self, thing: Any, name: str) -> Any:
+        value = super().get(thing, name)
+        if _is_remote(value) and not isinstance(thing, type) and _number_of(thing) not in self._modules:
+            self._methods[_number_of(value)] = (_number_of(thing), name)
+        return value
+
+    def operate(self, thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        number = _number_of(thing)
+        made = number in self._made
+        kind = type(thing).__name__
+        if name == "__call__":
+            owner, method = self._methods.get(number, (number, ""))
+            if method in _TELLING and (args or kwargs) and owner not in self._made:
+                raise self.refuse(f"'{method}' shows an object that the program returned what it is compared with")
+        elif name in _ORDER or name in _ITEMS:
+            if not made or (name in _ORDER and not (_is_remote(args[0]) and _number_of(args[0]) in self._made)):
+                raise self.refuse(f"{_spoken(name)} on a {kind!r} of the program would let it judge itself")
+        elif name in _ARITHMETIC and not made and not _is_remote(args[0]):
+            raise self.refuse(f"{_spoken(name)} on a {kind!r} that the program returned would let it judge itself")
+        return super().operate(thing, name, args, kwargs)
+
+    def equal(self, thing: Any, other: object) -> bool:
+        if thing is other or other is None:
+            return thing is other
+        if _is_remote(other) and not type.__getattribute__(type(thing), "_remote_equality"):
+            return False  # identity is all there is
+        raise self.refuse(
+            f"whether a {type(thing).__name__!r} of the program equals something, only the program could say: "
+            "compare plain values, such as its attributes"
+        )
+
+    def hash(self, thing: Any) -> int:
+        if type.__getattribute__(type(thing), "_remote_equality"):
+            raise self.refuse(f"a {type(thing).__name__!r} with an equality of its own cannot be a key")
+        return super().hash(thing)
+
+    def _node(self, value: Any, depth: int) -> Any:
+        """Files stay on this side; what is neither a value nor something to be used is not lent."""
+        path = str(value) if isinstance(value, pathlib.PurePath) else value
+        if isinstance(path, str) and path.startswith("/tmp/") and pathlib.Path(path).exists():
+            raise self.refuse("files that a test makes do not travel to the program")
+        return super()._node(value, depth)
+
+    def pack(self, value: Any) -> Any:
+        if plain(value) and not _holds_path(value):
+            return 0, value
+        return 1, self._node(value, 0)
+
+    def _handle(self, value: Any, depth: int) -> Any:
+        if not (callable(value) or _iterating(value) or _usable(value) or isinstance(value, _BASES)):
+            raise self.refuse(f"a {type(value).__name__!r} cannot be handed to the program")
+        return super()._handle(value, depth)
+
+    def _do(self, op: str, thing: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        match op, args:
+            case "input", (str() as prompt,):
+                return input(prompt)
+            case "line", ():
+                return sys.stdin.readline()
+            case "call", _ if callable(thing) and not isinstance(thing, type):
+                return thing(*args, **kwargs)
+            case "op", ("__iter__" | "__next__" | "__len__" | "__length_hint__",) if _iterating(thing):
+                return operated(thing, str(args[0]), [], kwargs)
+            case "get", (str() as name,) if _usable(thing) and not name.startswith("_") and _shown(thing, name):
+                return getattr(thing, name)
+            case "set", (str() as name, value) if _usable(thing) and not name.startswith("_"):
+                if not callable(value) and not hasattr(type(thing), name):
+                    return setattr(thing, name, value)
+            case "op", (str() as name, *rest) if _usable(thing) and name in _DUNDERS:
+                return operated(thing, name, rest, kwargs)
+        raise AttributeError(f"the tests do not lend {args[0] if args else op!r}")
+
+    def show(self, printed: Any) -> None:
+        match printed:
+            case (str() as out, str() as err):
+                sys.stdout.write(out)
+                sys.stderr.write(err)
+            case _:
+                raise Broken("not output")
+
+
+def _spoken(name: str) -> str:
+    return f"'{name.strip('_')}'"
+
+
+def _holds_path(value: Any) -> bool:
+    """Whether a text in it may name a file of the tests."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if item.startswith("/tmp/"):
+                return True
+        elif isinstance(item, dict):
+            stack.extend(item)
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset):
+            stack.extend(item)
+    return False
+
+
+def _iterating(value: Any) -> bool:
+    kind = type(value)
+    return hasattr(kind, "__next__") and hasattr(kind, "__iter__")
+
+
+def _usable(value: Any) -> bool:
+    """An object of a class of the tests, a stand-in made with unittest.mock, or a stream in memory."""
+    kind = type(value)
+    if isinstance(value, io.StringIO | io.BytesIO) or _mocked(value):
+        return True
+    return kind.__flags__ & (1 << 9) != 0 and kind.__module__.partition(".")[0] in TEST_MODULES
+
+
+def _mocked(value: Any) -> bool:
+    mock = sys.modules.get("unittest.mock")
+    return mock is not None and isinstance(value, mock.NonCallableMock)
+
+
+def _shown(value: Any, name: str) -> bool:
+    """The tools of a mock are the test's alone."""
+    return not _mocked(value) or (name not in dir(sys.modules["unittest.mock"].Mock) and not name.startswith("assert"))
+
+
+TEST_MODULES: set[str] = set()  # filled by the judge
+
+
+class Candidate(Peer):
+    """The side of the program."""
+
+    def __init__(self, send: Callable[[Any], None], receive: Callable[[], Any]) -> None:
+        super().__init__(send, receive)
+        self._out, self._err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "replace", write_through=True) for _ in "12")
+        sys.stdout, sys.stderr, sys.stdin = self._out, self._err, _Lines(self)
+        builtins.input = lambda prompt="": self.request("input", -1, (str(prompt),), {})
+
+    def serve(self) -> None:
+        while True:
+            self.send(self.answer(self._receive()))
+
+    def request(self, op: str, target: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._answering:
+            raise RuntimeError("the tests can be called while they wait for the program only")
+        return super().request(op, target, args, kwargs)
+
+    def _do(self, op: str, thing: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if op == "import":
+            __import__(args[0])
+            return sys.modules[args[0]]
+        return super()._do(op, thing, args, kwargs)
+
+    def printed(self) -> Any:
+        return _taken(self._out), _taken(self._err)
+
+
+def _taken(stream: io.TextIOWrapper) -> str:
+    """What was written since the last time; nothing once the program has closed it."""
+    buffer = stream.buffer if not stream.closed else io.BytesIO()
+    assert isinstance(buffer, io.BytesIO)
+    text = buffer.getvalue().decode("utf-8", "replace")
+    buffer.seek(0)
+    buffer.truncate()
+    return text
+
+
+class _Lines(io.TextIOBase):
+    """Standard input, as the tests have it at the moment."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    def readable(self) -> bool:
+        return True
+
+    def readline(self, size: int = -1) -> str:  # type: ignore[override]
+        return str(self._peer.request("line", -1, (), {}))
+
+    def read(self, size: int | None = -1) -> str:
+        return "".join(iter(self.readline, ""))
