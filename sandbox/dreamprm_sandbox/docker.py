@@ -52,7 +52,32 @@ _BOOT = (
     "    return b\n"
     "exec(compile(take(int.from_bytes(take(4), 'big')), 'boot.py', 'exec'))\n"
 )
-_COMMAND = ["/usr/bin/python3", "-P", "-s", "-c", _BOOT]
+_PYTHON = ["/usr/bin/python3", "-P", "-s", "-c"]
+# What PID 1 runs first: the call filter, and the compiler. Both need a good deal of memory, which every candidate
+# would carry as copied page tables; hence a fresh interpreter after it, which is handed the compiled modules.
+_FIRST = """
+import marshal, os
+refuse_calls()
+codes = [(name, compile(source, name + ".py", "exec", dont_inherit=True)) for name, source in {sources!r}]
+file = os.memfd_create("zygote", 0)
+with open(file, "wb", closefd=False) as opened:
+    marshal.dump(codes, opened)
+os.execv({python[0]!r}, [*{python!r}, f"file = {{file}}" + {second!r}])
+"""
+_SECOND = """
+import marshal, os, sys, types
+os.lseek(file, 0, 0)
+with open(file, "rb") as opened:
+    codes = marshal.load(opened)
+package = sys.modules["dreamprm_sandbox"] = types.ModuleType("dreamprm_sandbox")
+package.__path__ = []
+for name, code in codes:
+    module = sys.modules["dreamprm_sandbox." + name] = types.ModuleType("dreamprm_sandbox." + name)
+    setattr(package, name, module)
+    exec(code, module.__dict__)
+del codes, code
+package.zygote.main({memory_bytes})
+"""
 
 
 class Engine:
@@ -86,7 +111,7 @@ class Engine:
         with self._lock:
             self._containers[id(slot)] = container
         try:
-            stream.send(_programs(self.limits.memory_mb << 20), _START_S)
+            stream.send(_program(self.limits.memory_mb << 20), _START_S)
             found = proof.shortcomings(json.loads(slot.hello(_START_S)), self.wanted)
         except Fault:
             self.discard(slot)
@@ -166,7 +191,7 @@ class Engine:
         )
         created = api.create_container(
             self.image,
-            command=_COMMAND,
+            command=[*_PYTHON, _BOOT],
             name=f"dreamprm-{uuid.uuid4().hex[:12]}",
             environment=_ENVIRONMENT,
             labels=_owner(),
@@ -256,24 +281,13 @@ def _host() -> str:
         return socket.gethostname()
 
 
-def _programs(memory_bytes: int) -> bytes:
-    """What PID 1 runs, one after the other: the call filter, which needs a good deal of memory, then a fresh
-    interpreter with the modules of the container and the zygote. The image holds no code of ours."""
-    first = f"{inspect.getsource(harden)}\nrefuse_calls()\nos.execv({_COMMAND[0]!r}, {_COMMAND!r})\n"
-    lines = [
-        "import sys, types",
-        "package = sys.modules['dreamprm_sandbox'] = types.ModuleType('dreamprm_sandbox')",
-        "package.__path__ = []",
-        "def define(name, source):",
-        "    module = sys.modules['dreamprm_sandbox.' + name] = types.ModuleType('dreamprm_sandbox.' + name)",
-        "    setattr(package, name, module)",
-        "    exec(compile(source, name + '.py', 'exec'), module.__dict__)",
-    ]
-    for module in _MODULES:
-        lines.append(f"define({module.__name__.rpartition('.')[2]!r}, {inspect.getsource(module)!r})")
-    lines.append(f"package.zygote.main({memory_bytes})")
-    programs = [program.encode() for program in (first, "\n".join(lines))]
-    return b"".join(len(program).to_bytes(4, "big") + program for program in programs)
+def _program(memory_bytes: int) -> bytes:
+    """What PID 1 runs, after its length. The image holds no code of ours."""
+    sources = [(module.__name__.rpartition(".")[2], inspect.getsource(module)) for module in _MODULES]
+    second = _SECOND.format(memory_bytes=memory_bytes)
+    first = inspect.getsource(harden) + _FIRST.format(sources=sources, python=_PYTHON, second=second)
+    program = first.encode()
+    return len(program).to_bytes(4, "big") + program
 
 
 def _own_socket(raw: Any) -> socket.socket:

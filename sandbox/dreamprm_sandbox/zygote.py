@@ -138,18 +138,31 @@ def _space(path: str) -> tuple[int, int]:
 
 
 def _wipe(path: str) -> None:
-    """Remove what is in a folder; not through links, and not beyond what the candidate itself could remove."""
-    with os.scandir(path) as entries:
-        for entry in list(entries):
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)
-                    _wipe(entry.path)
-                    os.rmdir(entry.path)
-                else:
-                    os.unlink(entry.path)
-            except OSError:
-                continue
+    """Remove what is in a folder; not through links, and not beyond what the candidate itself could remove. Step by
+    step, for a tree may be deeper than a path, a stack or the open files reach. Raises OSError for what stays."""
+    os.chdir(path)
+    above: list[str] = []
+    while True:
+        inner = _unlink_files()
+        if inner is not None:
+            os.chmod(inner, 0o700)
+            os.chdir(inner)
+            above.append(inner)
+        elif above:
+            os.chdir("..")
+            os.rmdir(above.pop())
+        else:
+            return
+
+
+def _unlink_files() -> str | None:
+    """Remove the files of the working directory up to the first folder, which is returned."""
+    with os.scandir() as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                return entry.name
+            os.unlink(entry.name)
+    return None
 
 
 def _prove(meter: Meter) -> bytes:
