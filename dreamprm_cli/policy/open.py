@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamprm_cli.errors import ConfigError, PolicyError
-from dreamprm_cli.models import REGISTRY, Report, ensure
+from dreamprm_cli.models import REGISTRY, ModelInfo, Report, ensure
+from dreamprm_cli.models.fetch import snapshot
 from dreamprm_cli.policy import Policy
 
 Kind = Literal["gguf", "hf", "vllm", "openai", "registry"]
@@ -66,7 +67,7 @@ def open_policy(
             f"start `vllm serve {chosen.target}` and use openai:{chosen.target} with --base-url, or hf:{chosen.target}",
         )
     if chosen.kind == "hf":
-        return _transformers(chosen.target, spec, device, options)
+        return _transformers(_hub_folder(chosen.target, spec, progress), spec, device, options)
     path = ensure(spec, progress) if chosen.kind == "registry" else Path(chosen.target).expanduser()
     if path.is_dir() and chosen.kind == "registry":
         return _transformers(str(path), spec, device, options)
@@ -75,6 +76,14 @@ def open_policy(
     from dreamprm_cli.policy.llama_cpp import LlamaCppPolicy
 
     return LlamaCppPolicy(path, name=spec, **options)
+
+
+def _hub_folder(target: str, spec: str, progress: Report | None) -> str:
+    """A local folder as it is; else that of the hub's repository, fetched."""
+    if Path(target).expanduser().is_dir():
+        return str(Path(target).expanduser())
+    info = ModelInfo(name=spec, repo=target, licence="unknown")
+    return str(snapshot(info, progress or (lambda _: None)))
 
 
 def _transformers(target: str, spec: str, device: str | None, options: dict[str, Any]) -> Policy:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreamprm_cli.errors import ConfigError, PolicyError
+from dreamprm_cli.errors import ConfigError, ModelError, PolicyError
 from dreamprm_cli.policy.open import PolicySpec, open_policy, resolve_policy_spec
 
 
@@ -44,6 +44,13 @@ def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(PolicyError, match="not yet supported") as caught:
         open_policy("vllm:some/model")
     assert "openai:some/model" in caught.value.hint
+
+
+def test_a_repository_that_cannot_be_fetched_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=r"cannot fetch hf:nobody/nothing \(nobody/nothing\)"):
+        open_policy("hf:nobody/nothing")
 
 
 def test_a_remote_policy_takes_its_address():
