@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("startup", "steps", "policy", "prm", "solve")
+NAMES = ("startup", "steps", "policy", "prm", "solve", "sandbox")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -37,17 +38,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which figures (all)")
     parser.add_argument("--repeats", type=int, help="readings of each side (each figure's own default, mostly five)")
+    parser.add_argument("--data", type=Path, help="a folder with EvalPlus's files, for the sandbox's canonical runs")
     arguments = parser.parse_args()
     names = arguments.names or NAMES
-    options = {} if arguments.repeats is None else {"repeats": arguments.repeats}
+    given = {"repeats": arguments.repeats, "data": arguments.data}
     RESULTS.mkdir(exist_ok=True)
     for name in names:
         where = machine()
         begin = time.perf_counter()
-        figures = importlib.import_module(f"benchmarks.{name}").measure(**options)
+        measure = importlib.import_module(f"benchmarks.{name}").measure
+        taken = inspect.signature(measure).parameters
+        options = {key: value for key, value in given.items() if value is not None and key in taken}
+        shown = {key: "FOLDER" if key == "data" else value for key, value in options.items()}
+        figures = measure(**options)
         row = {
             "figures": figures,
-            "command": " ".join(["python -m benchmarks", name, *(f"--{k} {v}" for k, v in options.items())]),
+            "command": " ".join(["python -m benchmarks", name, *(f"--{key} {value}" for key, value in shown.items())]),
             "machine": where,
             "date": time.strftime("%Y-%m-%d"),
             "seconds": round(time.perf_counter() - begin, 1),
