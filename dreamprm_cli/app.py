@@ -223,7 +223,7 @@ def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Pol
         scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
         policy = open_policy(
             settings.policy, base_url=settings.base_url, reasoning_effort=settings.reasoning_effort,
-            device=settings.device, progress=progress,
+            price=settings.price, device=settings.device, progress=progress,
         )  # fmt: skip
     return policy, scorer
 

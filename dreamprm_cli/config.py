@@ -38,8 +38,15 @@ class Settings:
     device: str = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
     base_url: str | None = None
     reasoning_effort: str | None = None  # for remote models that think first: "low", "medium", "high", ...
+    input_price: float | None = None  # of a remote model, US dollars per million tokens; both, or the cost is unknown
+    output_price: float | None = None
     runs_dir: Path = Path(".dreamprm/runs")
     origin: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def price(self) -> tuple[float, float] | None:
+        """US dollars per million tokens, (input, output); None when not both are known."""
+        return None if self.input_price is None or self.output_price is None else (self.input_price, self.output_price)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without `origin`."""
@@ -51,7 +58,7 @@ KEYS = tuple(f.name for f in dataclasses.fields(Settings) if f.name != "origin")
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("policy", "prm", "aggregation", "device", "base_url", "reasoning_effort"), str),
     **dict.fromkeys(("n", "max_tokens", "seed"), int),
-    **dict.fromkeys(("temperature", "top_p"), float),
+    **dict.fromkeys(("temperature", "top_p", "input_price", "output_price"), float),
     "runs_dir": Path,
 }
 
@@ -186,7 +193,7 @@ def _complaint(key: str, value: Any) -> str:
     """Why the value cannot be; empty when it can."""
     if key in ("n", "max_tokens") and value < 1:
         return "must be at least 1"
-    if key == "temperature" and not (value >= 0 and math.isfinite(value)):
+    if key in ("temperature", "input_price", "output_price") and not (value >= 0 and math.isfinite(value)):
         return "must be 0 or more"
     if key == "top_p" and not 0 < value <= 1:
         return "must be above 0 and at most 1"

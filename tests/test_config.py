@@ -107,6 +107,7 @@ def test_variables_of_other_parts_and_empty_ones_are_left_alone(monkeypatch):
         ("aggregation = 'max'", "aggregation must be one of mean, min, last, product, log-odds, not 'max'", ""),
         ("device = 'tpu'", "device must be auto, cpu, cuda", ""),
         ("base_url = 'localhost'", "base_url must begin with http:// or https://", ""),
+        ("input_price = -1", "input_price must be 0 or more", ""),
         ("reasoning_effort = 'a lot'", "reasoning_effort must be a word that the model knows", ""),
         ("policy = ''", "policy must not be empty", ""),
         ("n =", "not valid TOML", ""),

@@ -47,20 +47,23 @@ def open_policy(
     progress: Report | None = None,
     base_url: str | None = None,
     reasoning_effort: str | None = None,
+    price: tuple[float, float] | None = None,
     device: str | None = None,
     **options: Any,
 ) -> Policy:
     """Open the policy that `spec` names, fetching its model first where the registry knows it.
 
-    base_url, reasoning_effort: of an `openai:` policy (see RemotePolicy). device: of an `hf:` policy. Others ignore
-    them. options: further arguments of the engine's constructor.
+    base_url, reasoning_effort, price: of an `openai:` policy (see RemotePolicy). device: of an `hf:` policy. Others
+    ignore them. options: further arguments of the engine's constructor.
     Raises ConfigError (no such name or file), ModelError (it cannot be fetched), PolicyError (it does not open).
     """
     chosen = resolve_policy_spec(spec)
     if chosen.kind == "openai":
         from dreamprm_cli.policy.remote import RemotePolicy
 
-        return RemotePolicy(chosen.target, base_url=base_url, reasoning_effort=reasoning_effort, **options)
+        return RemotePolicy(
+            chosen.target, base_url=base_url, reasoning_effort=reasoning_effort, price=price, **options
+        )  # fmt: skip
     if chosen.kind == "vllm":
         raise PolicyError(
             "policies of the form vllm:NAME are not yet supported",

@@ -1,0 +1,80 @@
+"""`dreamprm solve` with a remote policy, from the command line to the saved program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from loopback import Exchange, Serve, good
+
+from dreamprm_cli.app import run
+
+
+@pytest.fixture
+def solve(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Solve a problem against a server that does as told: (exit code, standard output, standard error, requests)."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("INPUT_PRICE", "OUTPUT_PRICE", "REASONING_EFFORT"):
+        monkeypatch.delenv(f"DREAMPRM_{name}", raising=False)
+    (tmp_path / "one.md").write_text("# One\n\nPrint 1.\n")
+
+    def call(script, *arguments):
+        server = serve(script)
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        options = ["--policy", "openai:m", "--base-url", url, "--prm", "none", "-n", "2", *arguments]
+        monkeypatch.setattr(sys, "argv", ["dreamprm", "solve", "one.md", *options])
+        with pytest.raises(SystemExit) as end:
+            run()
+        return end.value.code or 0, *capsys.readouterr(), server.bodies
+
+    return call
+
+
+def test_the_result_tells_what_was_used_and_what_it_cost(solve, monkeypatch):
+    monkeypatch.setenv("DREAMPRM_INPUT_PRICE", "2")
+    monkeypatch.setenv("DREAMPRM_OUTPUT_PRICE", "8")
+    code, out, err, bodies = solve(good, "--json", "--reasoning-effort", "low")
+    assert code == 0, err
+    told = json.loads(out)
+    assert [candidate["code"] for candidate in told["candidates"]] == ["print(1)\n"] * 2
+    assert told["usage"] == {"input_tokens": 20, "output_tokens": 14}
+    assert told["total_cost_usd"] == pytest.approx((20 * 2 + 14 * 8) / 1e6)
+    assert Path(told["out"]).read_text() == "print(1)\n"
+    assert [body["reasoning_effort"] for body in bodies] == ["low"] * 2
+
+
+def test_without_a_price_the_cost_is_null(solve):
+    code, out, err, bodies = solve(good, "--json")
+    assert code == 0, err
+    assert json.loads(out)["total_cost_usd"] is None
+    assert not any("reasoning_effort" in body for body in bodies)
+
+
+def test_in_a_pipe_the_program_is_all_there_is_on_standard_output(solve):
+    code, out, err, _ = solve(good)
+    assert (code, out) == (0, "print(1)\n")
+    assert "2 programs by" in err
+
+
+def test_a_server_that_refuses_the_key_is_one_line_and_a_way_out(solve):
+    def script(exchange: Exchange) -> None:
+        exchange.refuse(401, "who are you?")
+
+    code, out, err, _ = solve(script)
+    assert (code, out) == (1, "")
+    assert "401 who are you?" in err
+    assert "OPENAI_API_KEY" in err
+    assert "Traceback" not in err
+
+
+def test_answers_without_a_program_are_an_error(solve):
+    def script(exchange: Exchange) -> None:
+        exchange.start()
+        exchange.text("I would rather not.", finish="stop")
+        exchange.end(finish=None)
+
+    code, out, err, _ = solve(script)
+    assert (code, out) == (1, "")
+    assert "no candidate holds a program" in err
