@@ -1,0 +1,271 @@
+"""A linear head on frozen states, fitted to labels that may move: modes plain, pooled, reweight and correct.
+
+plain:    cross-entropy to the labels as they are.
+pooled:   the clean steps of the meta set are trained on beside the noisy ones.
+reweight: each step's weight, in [0, 2], follows dL/dw of the meta loss (as the public DreamPRM-Code does).
+correct:  each label, y = sigmoid(a), follows dL/dy of the meta loss (DreamPRM-Code's idea; see `hypergradient.py`).
+
+Every epoch is one full-batch step, so nothing is drawn and equal data give equal heads. The label gradient needs the
+states times D v; they are read once for it and for the next epoch's logits together, so correction is nearly free:
+
+    z = X t        g = X' r        t' = t - u(g)        v = grad L(t')        [X D v, X t'] = X [D v, t']
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.prm.head import Head
+from dreamprm_trainer.hypergradient import label_gradients, on_logits
+from dreamprm_trainer.inner import SGD, Adam, Inner
+from dreamprm_trainer.labels import WHOLE, Steps, bounded, join, monte_carlo
+from dreamprm_trainer.tables import Floats
+
+Mode = Literal["plain", "pooled", "reweight", "correct"]
+MODES: tuple[Mode, ...] = ("plain", "pooled", "reweight", "correct")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a head and its labels are fitted.
+
+    l2:        penalty on the weights of standardised states, in the training loss
+    lr, inner: of the head; epochs: at most so many; patience: epochs without a better validation loss before the end
+    cold:      epochs before labels or weights begin to move
+    label_lr:  how far label logits (or weights) move in the first such epoch, root mean square
+    anchor:    pull of a label back to its start, times its rollouts + 2 over their mean; what is known does not move
+    margin:    labels stay in [margin, 1 - margin]
+    rounds:    how often the head starts anew from the labels reached ("warm restarts")
+    clean:     weight of a clean step against a noisy one in mode pooled
+    """
+
+    mode: Mode = "correct"
+    l2: float = 0.03
+    lr: float = 0.003
+    inner: Literal["sgd", "adam"] = "adam"
+    epochs: int = 200
+    patience: int = 40
+    cold: int = 10
+    label_lr: float = 0.05
+    anchor: float = 0.0
+    margin: float = 0.02
+    rounds: int = 1
+    clean: float = 1.0
+    apart: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"no mode {self.mode!r}", f"one of {', '.join(MODES)}")
+        if self.inner not in ("sgd", "adam"):
+            raise ConfigError(f"no inner optimiser {self.inner!r}", "sgd or adam")
+        if not 0 < self.margin < 0.5:
+            raise ConfigError(f"margin {self.margin} is not between 0 and 0.5")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """head: at the best validation loss; labels, weights: (N,) of the noisy steps, then; validation, meta: losses by
+    epoch; collapsed: the rewards or the labels had become one constant."""
+
+    head: Head
+    labels: Floats
+    weights: Floats
+    validation: list[float] = field(default_factory=list)
+    meta: list[float] = field(default_factory=list)
+    collapsed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """Everything that an epoch changes."""
+
+    weight: Tensor
+    bias: Tensor
+    inner: Inner
+    labels: Tensor
+    sample: Tensor  # weights of the noisy steps
+    scale: float = 0.0  # root mean square of the first label gradient
+
+
+def fit(
+    train: Steps,
+    meta: Steps,
+    validation: Steps,
+    settings: Settings,
+    start: Floats | None = None,
+    resume: Path | None = None,
+) -> Fitted:
+    """Fit a head to `train`, whose labels begin at `start` (default: Monte-Carlo).
+
+    meta, validation: clean steps of other problems. resume: file that keeps the state between rounds of a killed run;
+    it must be of the same data and settings. Raises ConfigError where the sets share no dimension or one is empty.
+    """
+    for name, some in (("train", train), ("meta", meta), ("validation", validation)):
+        if not len(some) or some.states.shape[1] != train.states.shape[1]:
+            raise ConfigError(f"the {name} set is empty or has other states than the training set")
+    labels = (monte_carlo(train) if start is None else start).astype(np.float32)
+    if settings.mode == "correct":
+        labels = bounded(labels, settings.margin)
+    problem = Loop(train, meta, validation, settings, labels)
+    kept, first = _read(resume, settings)
+    fitted = kept
+    for number in range(first, settings.rounds):
+        fitted = problem.run(labels if fitted is None else fitted.labels, None if fitted is None else fitted.weights)
+        _write(resume, settings, fitted, number + 1)
+    assert fitted is not None
+    return fitted
+
+
+class Loop:
+    """The data as tensors, standardised, and the epochs over them."""
+
+    def __init__(self, train: Steps, meta: Steps, validation: Steps, settings: Settings, labels: Floats) -> None:
+        self.settings, self.noisy = settings, len(train)
+        self.spread: Floats = train.states.std(0) + np.float32(1e-3)
+        self.means = self._means(train)
+        pooled = settings.mode == "pooled"
+        self.x, self.kind = self._standard(join(train, meta) if pooled else train)
+        (self.held, self.held_kind), self.held_y = self._standard(meta), torch.from_numpy(monte_carlo(meta))
+        (self.judge, self.judge_kind), self.judge_y = self._standard(validation), torch.from_numpy(monte_carlo(validation))
+        self.fixed = self.held_y if pooled else self.held_y[:0]
+        self.start = torch.from_numpy(labels)
+        self.free = torch.from_numpy(train.rollouts < WHOLE)
+        trust = torch.from_numpy(train.rollouts) + 2
+        self.trust = trust / trust[self.free].mean()
+
+    def _means(self, train: Steps) -> Floats:
+        """(2, F): of steps inside programs and of whole programs, or twice that of all steps."""
+        whole = train.last
+        if not self.settings.apart or whole.all() or not whole.any():
+            return np.stack([train.states.mean(0)] * 2)
+        return np.stack([train.states[~whole].mean(0), train.states[whole].mean(0)])
+
+    def _standard(self, steps: Steps) -> tuple[Tensor, Tensor]:
+        kind = steps.last.astype(np.int64) if self.settings.apart else np.zeros(len(steps), np.int64)
+        return torch.from_numpy((steps.states - self.means[kind]) / self.spread), torch.from_numpy(kind)
+
+    def fresh(self, labels: Floats, weights: Floats | None) -> _State:
+        inner: Inner = Adam(self.settings.lr) if self.settings.inner == "adam" else SGD(self.settings.lr)
+        return _State(
+            weight=torch.zeros(self.x.shape[1]),
+            bias=torch.zeros(2),
+            inner=inner,
+            labels=torch.from_numpy(labels),
+            sample=torch.ones(self.noisy) if weights is None else torch.from_numpy(weights),
+        )
+
+    def run(self, labels: Floats, weights: Floats | None = None) -> Fitted:
+        """Epochs until the validation loss has not improved for `patience` of them."""
+        state = self.fresh(labels, weights)
+        z = torch.zeros(len(self.x))
+        best, best_epoch, kept = np.inf, 0, self._keep(state)
+        validation, losses = [], []
+        for epoch in range(self.settings.epochs):
+            z, loss = self.epoch(state, z, moving=epoch >= self.settings.cold)
+            losses.append(loss)
+            validation.append(self._loss(self.judge, self.judge_kind, self.judge_y, state)[0])
+            if validation[-1] < best - 1e-6:
+                best, best_epoch, kept = validation[-1], epoch, self._keep(state)
+            elif epoch - best_epoch >= self.settings.patience:
+                break
+        weight, bias, final, sample = kept
+        folded = weight.numpy() / self.spread
+        rewards = torch.sigmoid(self.x[: self.noisy] @ weight + bias[self.kind[: self.noisy]])
+        return Fitted(
+            head=Head(weight=folded.astype(np.float32), bias=float(bias[0] - float(folded @ self.means[0]))),
+            labels=final.numpy(),
+            weights=sample.numpy(),
+            validation=validation,
+            meta=losses,
+            collapsed=bool(rewards.std() < 0.01 or final.std() < 0.01),
+        )
+
+    def epoch(self, state: _State, z: Tensor, moving: bool) -> tuple[Tensor, float]:
+        """One step of the head at logits z (N,), and of labels or weights if `moving`. The new logits, the meta loss."""
+        mode, count, noisy = self.settings.mode, len(self.x), self.noisy
+        y = torch.cat([state.labels, self.fixed])
+        w = torch.cat([state.sample, torch.full_like(self.fixed, self.settings.clean)])
+        residual = w * (torch.sigmoid(z) - y) / count
+        grads = {"weight": self.x.T @ residual + self.settings.l2 * state.weight, "bias": torch.zeros(2).index_add(0, self.kind, residual)}
+        moved = state.inner.step({"weight": state.weight, "bias": state.bias}, grads)
+        diagonal = state.inner.diagonal(grads) if moving and mode in ("reweight", "correct") else None
+        state.inner = state.inner.after(grads)
+        state.weight, state.bias = moved["weight"], moved["bias"]
+        loss, error = self._loss(self.held, self.held_kind, self.held_y, state)
+        if diagonal is None:
+            return self.x @ state.weight + state.bias[self.kind], loss
+        direction = diagonal["weight"] * (self.held.T @ error)
+        both = self.x @ torch.stack([direction, state.weight], 1)
+        along = both[:, 0] + (diagonal["bias"] * torch.zeros(2).index_add(0, self.held_kind, error))[self.kind]
+        self._move(state, *label_gradients(z[:noisy], y[:noisy], state.sample, along[:noisy]))
+        return both[:, 1] + state.bias[self.kind], loss
+
+    def _move(self, state: _State, for_labels: Tensor, for_weights: Tensor) -> None:
+        settings = self.settings
+        if settings.mode == "reweight":
+            state.scale = state.scale or float(for_weights.square().mean().sqrt()) or 1.0
+            state.sample = (state.sample - settings.label_lr * for_weights / state.scale).clamp(0, 2)
+            return
+        y = state.labels
+        pull = torch.where(self.free, on_logits(y, for_labels), 0)
+        state.scale = state.scale or float(pull.square().mean().sqrt()) or 1.0
+        back = torch.where(self.free, settings.anchor * self.trust * (y - self.start), 0)
+        logits = torch.logit(y) - settings.label_lr * (pull / state.scale + back)
+        state.labels = torch.sigmoid(logits).clamp(settings.margin, 1 - settings.margin)
+
+    @staticmethod
+    def _loss(x: Tensor, kind: Tensor, y: Tensor, state: _State) -> tuple[float, Tensor]:
+        """Mean cross-entropy and its derivative for each logit (M,)."""
+        z = x @ state.weight + state.bias[kind]
+        return float(F.binary_cross_entropy_with_logits(z, y)), (torch.sigmoid(z) - y) / len(y)
+
+    @staticmethod
+    def _keep(state: _State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return state.weight, state.bias, state.labels, state.sample
+
+
+def _write(path: Path | None, settings: Settings, fitted: Fitted, rounds: int) -> None:
+    if path is None:
+        return
+    arrays: dict[str, Any] = {
+        "settings": repr(asdict(settings)),
+        "rounds": rounds,
+        "weight": fitted.head.weight,
+        "bias": fitted.head.bias,
+        "labels": fitted.labels,
+        "weights": fitted.weights,
+        "validation": fitted.validation,
+        "meta": fitted.meta,
+        "collapsed": fitted.collapsed,
+    }
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    with scratch.open("wb") as file:
+        np.savez(file, **arrays)
+    scratch.replace(path)
+
+
+def _read(path: Path | None, settings: Settings) -> tuple[Fitted | None, int]:
+    """What an earlier run left and how many rounds it had done. Raises ConfigError for other settings."""
+    if path is None or not path.exists():
+        return None, 0
+    with np.load(path) as kept:
+        if str(kept["settings"]) != repr(asdict(settings)):
+            raise ConfigError(f"{path} was left by a run with other settings", "name another file, or remove it")
+        fitted = Fitted(
+            head=Head(kept["weight"], float(kept["bias"])),
+            labels=kept["labels"],
+            weights=kept["weights"],
+            validation=kept["validation"].tolist(),
+            meta=kept["meta"].tolist(),
+            collapsed=bool(kept["collapsed"]),
+        )
+        return fitted, int(kept["rounds"])

@@ -1,0 +1,109 @@
+"""Step labels: what rollouts say of a prefix, and the ways of making more of it than passes / rollouts.
+
+Labels are floats from beginning to end; the counts they came from stay beside them. A prefix is the steps 1..k of a
+program, its label how often the programs that go on from it pass. The label of a whole program is its own outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamprm_trainer.tables import Floats, Ints, Table
+
+WHOLE = 1_000_000  # rollouts that a whole program's outcome counts for: it is known
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """N scored steps as arrays; the steps of a program stand together, in order.
+
+    states: (N, F); program, problem: (N,) numbers; passes, rollouts: (N,) of the prefix that ends with the step.
+    A step whose outcome is known (a whole program) has `WHOLE` rollouts.
+    """
+
+    states: Floats
+    program: Ints
+    problem: Ints
+    passes: Floats
+    rollouts: Floats
+
+    def __len__(self) -> int:
+        return len(self.program)
+
+    @property
+    def last(self) -> NDArray[np.bool_]:
+        """(N,) whether a step is its program's last."""
+        return np.append(self.program[1:] != self.program[:-1], True) if len(self) else np.zeros(0, bool)
+
+    def only(self, keep: NDArray[np.bool_] | Ints) -> Steps:
+        return Steps(
+            self.states[keep], self.program[keep], self.problem[keep], self.passes[keep], self.rollouts[keep]
+        )
+
+    def counted(self, passes: Floats, rollouts: Floats) -> Steps:
+        """The same steps with other counts."""
+        return replace(self, passes=passes.astype(np.float32), rollouts=rollouts.astype(np.float32))
+
+
+def steps_of(table: Table, layers: Sequence[int], cached: Sequence[int], passes: Floats, rollouts: Floats) -> Steps:
+    """Steps of a feature table with the counts of its rows."""
+    return Steps(
+        states=table.features(layers, cached),
+        program=table.program,
+        problem=table.problem[table.program],
+        passes=passes.astype(np.float32),
+        rollouts=rollouts.astype(np.float32),
+    )
+
+
+def join(first: Steps, second: Steps) -> Steps:
+    """The steps of both; programs and problems of the second get numbers of their own."""
+    return Steps(
+        states=np.concatenate([first.states, second.states]),
+        program=np.concatenate([first.program, second.program + first.program.max(initial=-1) + 1]),
+        problem=np.concatenate([first.problem, second.problem + first.problem.max(initial=-1) + 1]),
+        passes=np.concatenate([first.passes, second.passes]),
+        rollouts=np.concatenate([first.rollouts, second.rollouts]),
+    )
+
+
+def monte_carlo(steps: Steps) -> Floats:
+    """passes / rollouts (N,)."""
+    return steps.passes / np.maximum(steps.rollouts, 1)
+
+
+def shrunk(steps: Steps, right: float = 1.0, wrong: float = 1.0) -> Floats:
+    """Mean of the Beta posterior (N,): (passes + right) / (rollouts + right + wrong). Strictly between 0 and 1."""
+    return ((steps.passes + right) / (steps.rollouts + right + wrong)).astype(np.float32)
+
+
+def blended(steps: Steps, labels: Floats, share: float = 0.5) -> Floats:
+    """Each label mixed with `share` of the label of its own program's last step."""
+    return (1 - share) * labels + share * labels[_end(steps)]
+
+
+def td(steps: Steps, labels: Floats, trace: float = 0.5) -> Floats:
+    """TD(lambda) targets (N,): G_k = (1 - trace) * label_k + trace * G_(k+1), and G of the last step is its label.
+
+    The value of a prefix is a martingale under the rollout policy, so all labels after it are estimates of it too.
+    """
+    targets = labels.astype(np.float32).copy()
+    for index in range(len(steps) - 2, -1, -1):
+        if steps.program[index] == steps.program[index + 1]:
+            targets[index] = (1 - trace) * labels[index] + trace * targets[index + 1]
+    return targets
+
+
+def bounded(labels: Floats, margin: float = 0.02) -> Floats:
+    """Away from 0 and 1, so that their logits are finite and can still move."""
+    return np.clip(labels, margin, 1 - margin).astype(np.float32)
+
+
+def _end(steps: Steps) -> Ints:
+    """(N,) index of the last step of each step's program."""
+    ends = np.flatnonzero(steps.last)
+    return ends[np.searchsorted(ends, np.arange(len(steps)))]
