@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamprm_cli.errors import ProblemError
@@ -208,7 +208,6 @@ def test_near_misses_are_named():
     assert caught.value.hint.startswith("did you mean python?")
 
 
-@settings(deadline=None)  # other work may be slowing this machine
 @given(st.text(alphabet=st.sampled_from("-`~#: \nabinputoutputstarter[]{}0'\"")))
 def test_any_text_is_a_problem_or_a_problem_error(text):
     try:

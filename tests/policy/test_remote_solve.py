@@ -16,8 +16,6 @@ from dreamprm_cli.app import run
 def solve(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Solve a problem against a server that does as told: (exit code, standard output, standard error, requests)."""
     monkeypatch.chdir(tmp_path)
-    for name in ("INPUT_PRICE", "OUTPUT_PRICE", "REASONING_EFFORT"):
-        monkeypatch.delenv(f"DREAMPRM_{name}", raising=False)
     (tmp_path / "one.md").write_text("# One\n\nPrint 1.\n")
 
     def call(script, *arguments):
