@@ -17,7 +17,9 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "== virtual environment in $(VENV)"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "dreamprm needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
+	$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "== packages (llama-cpp-python is compiled: some minutes the first time)"
 	$(PIP) install --progress-bar on -c constraints.txt torch
 	CMAKE_BUILD_PARALLEL_LEVEL=$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)} \
