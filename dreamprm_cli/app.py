@@ -346,10 +346,12 @@ def score(
     from dreamprm_cli.prm import score_programs
     from dreamprm_cli.prm.open import open_scorer
     from dreamprm_cli.problem import load_problem, read_text
+    from dreamprm_cli.solve import cautions
     from dreamprm_cli.steps import adherence, split
     from dreamprm_cli.view.progress import download_bar
     from dreamprm_cli.view.report import render_program
 
+    started = time.monotonic()
     settings = load_settings({"prm": prm, "aggregation": aggregation})
     if file == problem == "-":
         raise ConfigError("program and problem cannot both be standard input", "give one of them as a file")
@@ -363,6 +365,7 @@ def score(
     session = scorer.start(target)
     [rewards] = score_programs(session, [steps])
     reward = aggregate(rewards, settings.aggregation)
+    notices = cautions(target, scorer, session)
     form = adherence(code, target.language).to_json()
     if json_:
         print_json(
@@ -373,6 +376,7 @@ def score(
                 "aggregation": settings.aggregation,
                 "reward": None if math.isnan(reward) else reward,
                 "truncated": session.truncated,
+                "notices": notices,
                 "steps": [
                     {
                         "name": s.name, "kind": s.kind, "first_line": s.first_line, "last_line": s.last_line,
@@ -381,9 +385,14 @@ def score(
                     for s, r in zip(steps, rewards, strict=True)
                 ],
                 "adherence": form,
+                "usage": {"input_tokens": session.encoded_tokens, "output_tokens": 0},
+                "total_cost_usd": None,
+                "duration_ms": round((time.monotonic() - started) * 1000),
             }
         )  # fmt: skip
         return
+    for notice in notices:
+        typer.echo(f"! {notice}", err=True)
     console = stdout()
     console.print(
         render_program(

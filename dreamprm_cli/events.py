@@ -139,7 +139,7 @@ def to_json(event: Event) -> dict[str, Any]:
     for key, value in fields.items():
         if isinstance(value, float) and math.isnan(value):
             fields[key] = None
-    return {"event": type(event).__name__, **fields}
+    return {"event": type(event).__name__, "schema_version": SCHEMA_VERSION, **fields}
 
 
 def from_json(row: dict[str, Any]) -> Event:

@@ -216,6 +216,16 @@ def rank(done: Mapping[int, ev.CandidateFinished], tested: Mapping[int, ev.Tests
     return sorted((i for i, event in done.items() if event.code.strip()), key=key, reverse=True)
 
 
+def cautions(problem: Problem, scorer: Scorer, session: ScoringSession) -> list[str]:
+    """What a user should know of the rewards for this problem; empty when there is nothing."""
+    found = []
+    if scorer.forms and problem_form(problem) not in scorer.forms:
+        found.append(_UNFAMILIAR[problem_form(problem)])
+    if session.truncated:
+        found.append("the problem is longer than the PRM reads; its middle was left out (never code)")
+    return found
+
+
 def _restore(problem: Problem, index: int, event: ev.CandidateFinished) -> Candidate:
     return Candidate(
         problem_id=problem.id, index=index, code=event.code, steps=tuple(split(event.code, problem.language)),
@@ -244,10 +254,9 @@ def _sample(
         for index in indices
     }
     session = scorer.start(problem) if scorer is not None else None
-    if scorer is not None and scorer.forms and problem_form(problem) not in scorer.forms:
-        yield ev.Notice(t=now(), text=_UNFAMILIAR[problem_form(problem)])
-    if session is not None and session.truncated:
-        yield ev.Notice(t=now(), text="the problem is longer than the PRM reads; its middle was left out (never code)")
+    if scorer is not None and session is not None:
+        for text in cautions(problem, scorer, session):
+            yield ev.Notice(t=now(), text=text)
     seen: set[int] = set()
 
     def completed(draft: _Draft) -> bool:

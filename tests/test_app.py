@@ -102,7 +102,9 @@ def test_the_readme_shows_every_command():
 def test_a_run_may_be_named_by_its_journal_and_read_in_part(tmp_path):
     whole = dreamprm(tmp_path, "replay", f"{RECORDED}/journal.jsonl", "--jsonl")
     assert whole.returncode == 0
-    assert [json.loads(line)["event"] for line in whole.stdout.splitlines()][:1] == ["RunStarted"]
+    events = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert events[0]["event"] == "RunStarted"
+    assert all(event["schema_version"] == 1 for event in events)
     head = f"{sys.executable} -m dreamprm_cli replay {RECORDED} --jsonl | head -1"
     done = subprocess.run(head, shell=True, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert done.stdout == whole.stdout.splitlines(keepends=True)[0]
@@ -167,6 +169,8 @@ def test_a_real_solve_scores_replays_and_its_program_can_be_scored_again(tmp_pat
     assert (tmp_path / "run.svg").read_text(encoding="utf-8").startswith("<svg")
     (tmp_path / "program.py").write_text(chosen["code"], encoding="utf-8")
     scored = json.loads(dreamprm(tmp_path, "score", "program.py", "--problem", EXAMPLE, "--json").stdout)
+    assert scored["usage"]["input_tokens"] > 0
+    assert any("standard input" in notice for notice in scored["notices"])  # what `solve` says of it, too
     live = [step["reward"] for step in chosen["steps"]]
     assert [step["reward"] for step in scored["steps"]] == [
         r if r is None else pytest.approx(r, abs=1e-3) for r in live
