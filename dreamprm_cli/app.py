@@ -162,7 +162,7 @@ def solve(
             request=request,
             policy=opened.name,
             prm=scorer.name if scorer else None,
-            settings={**settings.to_json(), "examples": examples},
+            settings={**settings.to_json(), "examples": examples, "out": str(out.absolute()) if out else None},
             out=out,
         ),
         opened, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
@@ -186,12 +186,13 @@ def resume(run: RunArg, json_: JsonOpt = False, jsonl: JsonlOpt = False, quiet: 
     start = past[0]
     assert isinstance(start, RunStarted)  # read_journal checked it
     settings = settings_from_json(start.settings)
+    out = start.settings.get("out")
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
     request = Request(store.problem_from_json(start.problem), start.n, sampling, start.aggregation)
     console = stderr()
     policy, scorer = _open_models(settings, console, quiet)
     _execute(
-        Run(folder, request, start.policy, start.prm, start.settings, past),
+        Run(folder, request, start.policy, start.prm, start.settings, past, Path(out) if out else None),
         policy, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
     )  # fmt: skip
 

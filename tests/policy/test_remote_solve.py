@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,25 @@ def test_answers_without_a_program_are_an_error(solve):
     code, out, err, _ = solve(script)
     assert (code, out) == (1, "")
     assert "no candidate holds a program" in err
+
+
+def test_a_resumed_run_writes_its_program_where_it_was_to_go(solve, monkeypatch, capsys):
+    open_again = threading.Event()
+
+    def script(exchange: Exchange) -> None:
+        if open_again.is_set():
+            good(exchange)
+        else:
+            exchange.refuse(400, "not today")
+
+    code, _, err, _ = solve(script, "--out", "mine.py")
+    assert code == 1
+    assert "dreamprm resume" in err
+    assert not Path("mine.py").exists()
+    open_again.set()
+    monkeypatch.setattr(sys, "argv", ["dreamprm", "resume", "last", "--json"])
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert not end.value.code
+    assert json.loads(capsys.readouterr().out)["out"] == str(Path("mine.py").absolute())
+    assert Path("mine.py").read_text() == "print(1)\n"
