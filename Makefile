@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup solve test lint bench engine clean
+.PHONY: help setup solve test lint bench soak engine clean
 help:
 	@echo "make setup   a virtual environment with everything in it ($(VENV)/bin/dreamprm)"
 	@echo "make solve   set up, fetch the default models, solve examples/merge_intervals.md"
 	@echo "make test    set up, start a container engine if there is none, run all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure the figures; JSON into benchmarks/results/"
+	@echo "make soak    the sandbox for some minutes: 10,000 gradings, a loaded machine, 50 starts, 500 gradings among kills"
 
 setup: $(STAMP)
 
@@ -46,9 +47,12 @@ engine: setup
 	@echo "== container engine"
 	sandbox/engine.sh
 
-bench: setup
+bench: setup engine
 	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))
+
+soak: setup engine
+	$(BIN)/python -m benchmarks.soak
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

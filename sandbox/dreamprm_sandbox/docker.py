@@ -20,6 +20,7 @@ from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import DockerStream, Fault, Slot
 
 LABEL = "dreamprm.sandbox"
+OWNER = f"{LABEL}.owner"  # the process that started a container
 _START_S = 60.0
 _API_TIMEOUT_S = 120
 _OVERHEAD_MB = 96  # PID 1, the page tables of its children, and the files in tmpfs on top of it
@@ -57,7 +58,10 @@ _PYTHON = ["/usr/bin/python3", "-P", "-s", "-c"]
 # would carry as copied page tables; hence a fresh interpreter after it, which is handed the compiled modules.
 _FIRST = """
 import marshal, os
-refuse_calls()
+try:
+    refuse_calls()
+except OSError:
+    pass  # the proof finds out, and says what is missing
 codes = [(name, compile(source, name + ".py", "exec", dont_inherit=True)) for name, source in {sources!r}]
 file = os.memfd_create("zygote", 0)
 with open(file, "wb", closefd=False) as opened:
@@ -98,6 +102,12 @@ class Engine:
 
         try:
             container = self._create()
+        except docker.errors.APIError as error:
+            said = f"the engine cannot create a container: {_one_line(error)}"
+            if self.runtime is not None and self.runtime in str(error):
+                hint = f"does it know the runtime {self.runtime}? `dreamprm sandbox status` lists those it does"
+                raise SandboxUnavailable(said, hint) from None
+            raise Fault(said) from None
         except (docker.errors.DockerException, OSError) as error:
             raise Fault(f"the engine cannot create a container: {_one_line(error)}") from None
         try:
@@ -196,6 +206,7 @@ class Engine:
             environment=_ENVIRONMENT,
             labels=_owner(),
             stdin_open=True,  # with the attach below: closed when this process is gone
+            stop_signal="SIGKILL",  # PID 1 heeds no other: a daemon that starts again would wait for each container
             user="0:0",
             working_dir="/tmp",
             hostname="sandbox",
@@ -258,11 +269,11 @@ def remove(client: Any, container: str) -> None:
 
 def _owner() -> dict[str, str]:
     pid = os.getpid()
-    return {LABEL: "1", f"{LABEL}.host": _host(), f"{LABEL}.owner": str(pid), f"{LABEL}.owner_start": _start_of(pid)}
+    return {LABEL: "1", f"{LABEL}.host": _host(), OWNER: str(pid), f"{LABEL}.owner_start": _start_of(pid)}
 
 
 def _alive(labels: dict[str, str]) -> bool:
-    owner = labels.get(f"{LABEL}.owner", "")
+    owner = labels.get(OWNER, "")
     return owner.isdigit() and _start_of(int(owner)) == labels.get(f"{LABEL}.owner_start")
 
 

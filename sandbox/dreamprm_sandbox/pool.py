@@ -15,14 +15,14 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from dreamprm_cli.errors import ConfigError, ProblemError, SandboxUnavailable
 from dreamprm_cli.types import Problem, Verdict
@@ -35,12 +35,12 @@ from dreamprm_sandbox.formats import Mode, evalplus
 from dreamprm_sandbox.judged import Collected
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import Fault, Slot
-from dreamprm_sandbox.submission import Files, Refused, taken_apart
+from dreamprm_sandbox.submission import Files, Program, Refused, taken_apart
 from dreamprm_sandbox.suite import UNKNOWN, Calls, Judged, Script, Suite
 from dreamprm_sandbox.verdict import BEYOND, Outcome, Reference, grade, reference
 
 _ATTEMPTS = 4  # at least, and for so many seconds: an engine that is started again needs a while
-_PATIENCE_S = 20.0
+_PATIENCE_S = 45.0
 _LONGEST_PAUSE_S = 2.0
 _RUNS_PER_CONTAINER = 2000
 _AHEAD = 32  # jobs in flight for each worker: one slow program does not hold up the others
@@ -48,7 +48,7 @@ _AHEAD = 32  # jobs in flight for each worker: one slow program does not hold up
 
 Trust = Literal["strong", "weak"]
 Result = TypeVar("Result", Outcome, Reference, Collected)
-Program = str | Mapping[str, str]  # one text, or texts by path
+Told = TypeVar("Told")
 
 
 class Sandbox:
@@ -57,8 +57,9 @@ class Sandbox:
     workers: containers, one per processor by default. limits: for every program; a problem's own `time_limit_s`
     comes first. mode: "strict", or the public grader whose verdicts are wanted ("evalplus", "lcb", "humaneval").
     runtime: an engine runtime such as "runsc" (also DREAMPRM_SANDBOX_RUNTIME). cache: a file of verdicts that are
-    known already; none by default. Raises SandboxUnavailable when there is no engine, when a limit is not in force,
-    or when the machine keeps failing: never a verdict in its place.
+    known already; none by default. shared: pytest suites import the program into their own process, where tests can
+    do anything with it, and it with them (trust: weak). Raises SandboxUnavailable when there is no engine, when a
+    limit is not in force, or when the machine keeps failing: never a verdict in its place.
     """
 
     def __init__(
@@ -69,10 +70,13 @@ class Sandbox:
         mode: Mode = "strict",
         runtime: str | None = None,
         cache: Path | None = None,
+        shared: bool = False,
     ) -> None:
         self.workers = workers or os.cpu_count() or 1
         self.limits = limits or Limits()
         self.mode: Mode = mode
+        self.shared = shared
+        self.left_out: dict[str, int] = {}  # problem -> inputs whose reference result is too large to be compared
         self.cached = 0  # verdicts that came out of the cache
         self._engine = Engine(self.limits, runtime=runtime or os.environ.get("DREAMPRM_SANDBOX_RUNTIME") or None)
         self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
@@ -80,6 +84,7 @@ class Sandbox:
         self._turns = _Turns()
         self._cache = Cache(cache) if cache is not None else None
         self._prepared: dict[tuple[str, Mode], Prepared] = {}
+        self._unusable: dict[tuple[str, Mode], tuple[Problem, ProblemError]] = {}
         self._telling = threading.Lock()
 
     def __enter__(self) -> Sandbox:
@@ -109,16 +114,21 @@ class Sandbox:
         return self._engine.isolation
 
     def run(self, problem: Problem, code: Program, mode: Mode | None = None) -> Verdict:
-        """One program (a text, or files by path) against the problem's tests. Raises ProblemError for tests that cannot
-        be run."""
+        """One program (a text, texts by path, or an archive) against the problem's tests. Raises ProblemError for tests
+        that cannot be run."""
         return self._executor.submit(self._judge, problem, code, mode or self.mode).result()
 
     def grade(self, jobs: Iterable[tuple[Problem, Program]], mode: Mode | None = None) -> Iterator[Verdict]:
         """Verdicts in the order of the jobs, as they come; jobs are taken as needed, so they may be a generator."""
-        waiting: deque[Future[Verdict]] = deque()
+        return self._in_order(jobs, partial(self._judge, mode=mode or self.mode))
+
+    def _in_order(
+        self, jobs: Iterable[tuple[Problem, Program]], judge: Callable[[Problem, Program], Told]
+    ) -> Iterator[Told]:
+        waiting: deque[Future[Told]] = deque()
         try:
             for problem, code in jobs:
-                waiting.append(self._executor.submit(self._judge, problem, code, mode or self.mode))
+                waiting.append(self._executor.submit(judge, problem, code))
                 while waiting and (waiting[0].done() or len(waiting) >= _AHEAD * self.workers):
                     yield waiting.popleft().result()
             while waiting:
@@ -129,15 +139,29 @@ class Sandbox:
 
     def prepare(self, problem: Problem, mode: Mode | None = None) -> int:
         """Read the problem's tests, and run what only they need: a reference solution, collecting a pytest suite. How
-        many inputs were left out because of the reference's results. Raises ProblemError, also for a reference that
-        fails."""
-        return self._executor.submit(self._prepare, problem, mode or self.mode).result().left_out
+        many tests there are. Raises ProblemError, also for a reference that fails, and ConfigError for no tests."""
+        return formats.count(self._executor.submit(self._prepare, problem, mode or self.mode).result().suite)
+
+    def each(
+        self, jobs: Iterable[tuple[Problem, Program]], mode: Mode | None = None
+    ) -> Iterator[Verdict | ProblemError]:
+        """As `grade`; where a problem's tests cannot be run, its ProblemError stands for each verdict."""
+        return self._in_order(jobs, partial(self._judge_if_usable, mode=mode or self.mode))
+
+    def _judge_if_usable(self, problem: Problem, code: Program, mode: Mode) -> Verdict | ProblemError:
+        if (known := self._unusable.get((problem.id, mode))) is not None and known[0] is problem:
+            return known[1]
+        try:
+            return self._judge(problem, code, mode)
+        except ProblemError as error:
+            self._unusable[problem.id, mode] = (problem, error)
+            return error
 
     def _judge(self, problem: Problem, code: Program, mode: Mode) -> Verdict:
         prepared = self._prepare(problem, mode)
         name = ""
         if self._cache is not None:
-            name = key("verdict", code if isinstance(code, str) else dict(code), prepared.key)
+            name = key("verdict", _named(code), prepared.key)
         if self._cache is not None and (known := self._cache.verdict(name)) is not None:
             self.cached += 1
             return known
@@ -221,8 +245,8 @@ class Sandbox:
             limits = replace(limits, time_limit_s=time_limit_s)
         suite = formats.suite(problem, mode)
         tests = key(problem.tests.payload, [(shown.input, shown.output) for shown in problem.tests.examples])
-        left_out = 0
         if isinstance(suite, Judged):
+            suite = replace(suite, shared=suite.shared or self.shared)
             suite = self._collected(problem, suite, limits)
             contents = {path: hashlib.sha256(content).hexdigest() for path, content in suite.files.items()}
             tests = key(tests, contents, suite.modules, suite.shared)
@@ -233,12 +257,13 @@ class Sandbox:
             calls = tuple(replace(call, expected=value) for call, value in pairs if value is not BEYOND)
             if not calls:
                 raise ProblemError(f"{problem.id}: the reference solution needs more than the sandbox's limits")
-            left_out = len(suite.tests) - len(calls)
+            if len(calls) < len(suite.tests):
+                self.left_out[problem.id] = len(suite.tests) - len(calls)
             suite = replace(suite, tests=calls)
             slowest = evalplus.REFERENCE_FACTOR * told.slowest_s
             limits = replace(limits, time_limit_s=max(evalplus.MIN_TIME_LIMIT_S, slowest, limits.time_limit_s))
         name = key(tests, problem.entry_point, problem.tests.kind, mode, asdict(limits), self.isolation)
-        made = Prepared(problem, suite, limits, name, left_out)
+        made = Prepared(problem, suite, limits, name)
         self._prepared[problem.id, mode] = made
         return made
 
@@ -280,13 +305,19 @@ class Prepared:
     suite: Suite
     limits: Limits
     key: str
-    left_out: int = 0  # inputs whose reference result is too large to be compared
     failures: Counter[int] = field(default_factory=Counter)
 
     def order(self, mode: Mode) -> list[int]:
         """The tests, the most discriminating first; as given where a public grader's verdicts are wanted."""
         numbers = range(formats.count(self.suite))
         return list(numbers) if mode != "strict" else sorted(numbers, key=lambda number: -self.failures[number])
+
+
+def _named(code: Program) -> Any:
+    """What tells this program from others."""
+    if isinstance(code, bytes):
+        return hashlib.sha256(code).hexdigest()
+    return code if isinstance(code, str) else list(code.items())
 
 
 def _work(code: Program, suite: Suite, limits: Limits) -> tuple[Callable[..., Outcome], int]:

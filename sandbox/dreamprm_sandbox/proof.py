@@ -35,6 +35,7 @@ def gather() -> dict[str, Any]:
         "root_write": _errno_of(lambda: _touch("/proof")),
         "usr_write": _errno_of(lambda: _touch("/usr/proof")),
         "connect": _errno_of(lambda: _connect(socket.socket())),
+        "netlink_socket": _errno_of(lambda: socket.socket(16, socket.SOCK_RAW).close()),
         "packet_socket": _errno_of(lambda: socket.socket(17, socket.SOCK_RAW).close()),
         "become_root": _errno_of(lambda: os.setuid(0)),
         "read_pid1": _errno_of(lambda: os.close(os.open("/proc/1/mem", os.O_RDONLY))),
@@ -106,6 +107,8 @@ def shortcomings(report: Mapping[str, Any], wanted: Mapping[str, int]) -> list[s
     )
     need(status["NoNewPrivs"] == "1", "no-new-privileges is off")
     need(status["Seccomp"] == "2", "no system call filter")
+    # What no engine's filter refuses: it is the one of `harden` that is looked for.
+    need(facts["netlink_socket"] in ("EPERM", "EAFNOSUPPORT"), "the sandbox's own system call filter is not on")
     for key, path in (("root_write", "/"), ("usr_write", "/usr")):
         need(facts[key] == "EROFS", f"{path} is not read-only ({facts[key]})")
     need(facts["connect"] in ("ENETUNREACH", "EPERM", "EACCES"), f"a connection was attempted ({facts['connect']})")
