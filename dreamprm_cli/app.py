@@ -25,7 +25,7 @@ from dreamprm_cli.errors import (
     SandboxUnavailable,
 )
 from dreamprm_cli.models_app import models_app
-from dreamprm_cli.output import print_error, print_json, settle_output, stderr, stdout
+from dreamprm_cli.output import print_error, print_json, print_text, settle_output, stderr, stdout
 from dreamprm_cli.prm_app import prm_app
 from dreamprm_cli.sandbox_app import grade, sandbox_app
 
@@ -314,8 +314,7 @@ def _finish(run: Run, outcome: dict[str, Any], *, json_: bool, jsonl: bool) -> N
         print_json(outcome)
     elif not jsonl and chosen is not None and not sys.stdout.isatty():
         program = next(c["code"] for c in outcome["candidates"] if c["index"] == chosen)
-        sys.stdout.write(program if program.endswith("\n") else program + "\n")
-        sys.stdout.flush()
+        print_text(program if program.endswith("\n") else program + "\n")
     if outcome["interrupted"]:
         raise typer.Exit(EXIT_INTERRUPTED)
     if chosen is None:

@@ -29,10 +29,19 @@ def stdout() -> Console:
     return Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _UNBROKEN)
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """One line of JSON, out at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+def print_text(text: str) -> None:
+    """A program or other text on standard output, out at once; in UTF-8, as its file is, whatever the locale."""
     sys.stdout.flush()
+    if "utf" in (sys.stdout.encoding or "utf").lower():
+        sys.stdout.write(text)
+    else:
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.flush()
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One line of JSON."""
+    print_text(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def print_error(error: DreamPRMError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import threading
@@ -55,6 +56,20 @@ def test_in_a_pipe_the_program_is_all_there_is_on_standard_output(solve):
     code, out, err, _ = solve(good)
     assert (code, out) == (0, "print(1)\n")
     assert "2 programs by" in err
+
+
+def test_a_program_is_utf_8_whatever_the_locale(solve, monkeypatch):
+    def script(exchange: Exchange) -> None:
+        exchange.start()
+        exchange.text('```python\nprint("é")\n```', finish="stop")
+        exchange.end(finish=None)
+
+    for arguments in ((), ("--json",)):
+        out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", out)
+        code, _, err, _ = solve(script, *arguments)
+        assert code == 0, err
+        assert "é" in out.buffer.getvalue().decode("utf-8")
 
 
 def test_a_server_that_refuses_the_key_is_one_line_and_a_way_out(solve):
