@@ -21,7 +21,6 @@ from dreamprm_cli.errors import (
     EXIT_NONE_PASSED,
     ConfigError,
     DreamPRMError,
-    ProblemError,
     SandboxUnavailable,
 )
 from dreamprm_cli.models_app import models_app
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from dreamprm_cli.prm import Scorer
     from dreamprm_cli.runner import Run
     from dreamprm_cli.solve import Verify
+    from dreamprm_cli.types import Problem
 
 
 class _Commands(typer.core.TyperGroup):
@@ -126,6 +126,12 @@ def solve(
     examples: Annotated[
         bool, typer.Option("--examples", help="Run the problem's examples in the Docker sandbox; passing comes first.")
     ] = False,
+    tests: Annotated[
+        Path | None, typer.Option("--tests", help="Run these instead: a pytest folder or file, or a file of tests.")
+    ] = None,
+    module: Annotated[str | None, typer.Option(help="What the tests import the program as (`solution`).")] = None,
+    trust: Annotated[str, typer.Option(help="weak: tests may share a process with the program.")] = "strong",
+    sandbox: Annotated[bool, typer.Option(help="Without it no tests are run: never on this machine itself.")] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the chosen program.")] = None,
     json_: JsonOpt = False,
     jsonl: JsonlOpt = False,
@@ -138,6 +144,7 @@ def solve(
     from dreamprm_cli.problem import load_problem
     from dreamprm_cli.runner import Run
     from dreamprm_cli.solve import Request
+    from dreamprm_cli.testing import chosen_tests
 
     started = time.monotonic()
     settings = load_settings(
@@ -150,11 +157,15 @@ def solve(
     _one_format(json_, jsonl)
     _check_places(out, Path(settings.runs_dir))
     target = load_problem(problem, sys.stdin)
-    if examples and not target.tests.examples:
-        raise ProblemError(f"{target.id} has no examples to run", "leave --examples out, or add input/output fences")
+    tested = chosen_tests(target, tests, examples, module=module, trust=trust)
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
     request = Request(target, settings.n, sampling, settings.aggregation)
     console = stderr()
+    if tested is not None and not sandbox:
+        console.print("tests are not run (--no-sandbox)", markup=False, highlight=False)
+    elif tested is not None:
+        _readable(tested)
+    asked = {"examples": examples, "tests": str(tests.absolute()) if tests else None, "module": module}
     opened, scorer = _open_models(settings, console, quiet)
     _execute(
         Run(
@@ -162,7 +173,10 @@ def solve(
             request=request,
             policy=opened.name,
             prm=scorer.name if scorer else None,
-            settings={**settings.to_json(), "examples": examples, "out": str(out.absolute()) if out else None},
+            settings={
+                **settings.to_json(), **asked, "trust": trust, "sandbox": sandbox,
+                "out": str(out.absolute()) if out else None,
+            },
             out=out,
         ),
         opened, scorer, console, json_=json_, jsonl=jsonl, quiet=quiet, started=started,
@@ -252,7 +266,7 @@ def _execute(
     with ExitStack() as stack:
         stack.callback(policy.close)
         stack.enter_context(_resumable(run, console))
-        verify = stack.enter_context(_example_tests(run)) if run.settings.get("examples") else None
+        verify = stack.enter_context(_sandboxed_tests(run))
         view = stack.enter_context(LiveView(console, quiet=quiet or shared_terminal))
         view.recall(run.past)
 
@@ -283,24 +297,41 @@ def _resumable(run: Run, console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def _example_tests(run: Run) -> Iterator[Verify]:
-    """The problem's examples, and nothing else of its tests, run in the sandbox; never on the host."""
-    from dataclasses import replace
+def _sandboxed_tests(run: Run) -> Iterator[Verify | None]:
+    """The tests that were asked for, and no others, run in the sandbox; never on the host."""
+    from dreamprm_cli.testing import chosen_tests
+    from dreamprm_cli.types import Candidate, Verdict
 
-    from dreamprm_cli.types import Candidate, Tests, Verdict
+    asked = run.settings
+    path = Path(asked["tests"]) if asked.get("tests") else None
+    tested = chosen_tests(
+        run.request.problem, path, bool(asked.get("examples")), module=asked.get("module"),
+        trust=asked.get("trust", "strong"),
+    )  # fmt: skip
+    if tested is None or not asked.get("sandbox", True):
+        yield None
+        return
+    _readable(tested)
+    from dreamprm_sandbox import Sandbox
 
-    try:
-        from dreamprm_sandbox import Sandbox
-    except ImportError as error:
-        raise SandboxUnavailable(f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]'") from None
-    problem = run.request.problem
-    public = replace(problem, tests=Tests("examples", problem.tests.examples))
     with Sandbox(workers=1) as box:
+        box.prepare(tested)
 
         def verify(candidate: Candidate) -> Verdict:
-            return box.run(public, candidate.code)
+            return box.run(tested, candidate.code)
 
         yield verify
+
+
+def _readable(tested: Problem) -> None:
+    """Tests that cannot be run are told before a model is loaded."""
+    try:
+        from dreamprm_sandbox import formats
+    except ImportError as error:
+        raise SandboxUnavailable(
+            f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]', or give --no-sandbox: no tests"
+        ) from None
+    formats.suite(tested)
 
 
 def _finish(run: Run, outcome: dict[str, Any], *, json_: bool, jsonl: bool) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from dreamprm_cli.errors import ConfigError, SandboxUnavailable
+from dreamprm_cli.errors import ConfigError, ProblemError, SandboxUnavailable
 from dreamprm_cli.events import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -26,35 +25,43 @@ def grade(
     compat: Annotated[str, typer.Option(help="Verdicts as strict, evalplus, lcb or humaneval give them.")] = "strict",
     compare: Annotated[str | None, typer.Option(help="Grade as this one too; tell where they differ.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Containers (one per core).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep verdicts here; the same command goes on after a kill.")
+    ] = None,
+    trust: Annotated[str, typer.Option(help="weak: pytest suites may share a process with the program.")] = "strong",
+    time_limit_s: Annotated[float | None, typer.Option(min=0.01, help="Processor time a test, in seconds.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the totals as one JSON object.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print each verdict as a JSON line, in order.")] = False,
 ) -> None:
     """Run SAMPLES against the tests of PROBLEMS in the sandbox."""
     try:
-        from dreamprm_sandbox import Sandbox
-        from dreamprm_sandbox.grade import problem, rows, summary, verdict_rows
+        from dreamprm_sandbox import Limits, Sandbox
+        from dreamprm_sandbox.grade import grade_all, problem, rows
         from dreamprm_sandbox.samples import read
     except ImportError as error:
         raise SandboxUnavailable(f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]'") from None
     mode, other = _mode(compat), None if compare is None else _mode(compare)
-    tasks = {task.id: task for task in map(problem, rows(problems))}
+    if trust not in ("strong", "weak"):
+        raise ConfigError(f"--trust is strong or weak, not {trust!r}")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: no folder {out.parent}", "create it first")
+    tasks = {task.id: task for task in (problem(row, problems.parent) for row in rows(problems))}
     programs = read(samples, tasks)
-    started = time.monotonic()
-    graded: list[dict[str, Any]] = []
-    with Sandbox(workers, mode=mode) as box:
-        for row in verdict_rows(box, tasks, programs, compare=other):
-            graded.append(row)
-            if jsonl:
-                _print(row)
-            if len(graded) % 50 == 0 or len(graded) == len(programs):
-                rate = len(graded) / (time.monotonic() - started)
-                print(f"{len(graded)}/{len(programs)} graded, {rate:.1f} a second", file=sys.stderr)
-    totals = {"schema_version": SCHEMA_VERSION, **summary(graded, time.monotonic() - started)}
+    limits = None if time_limit_s is None else Limits(time_limit_s=time_limit_s)
+    with Sandbox(workers, mode=mode, limits=limits, shared=trust == "weak") as box:
+        totals = grade_all(box, tasks, programs, out, other, _print if jsonl else lambda row: None)
+    totals = {**totals, "schema_version": SCHEMA_VERSION}
     if json_:
         _print(totals)
     elif not jsonl:
         for key, value in totals.items():
             print(f"{key:14} {value}")
+    for task, reason in totals["ungraded"].items():
+        print(f"not graded: {task}: {reason}", file=sys.stderr)
+    for task, number in totals["left_out"].items():
+        print(f"{task}: {number} inputs left out, the reference's results are too large", file=sys.stderr)
+    if totals["ungraded"]:
+        raise typer.Exit(ProblemError.exit_code)
 
 
 def _mode(name: str) -> Mode:

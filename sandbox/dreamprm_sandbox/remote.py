@@ -468,6 +468,8 @@ class Peer:
         given = self.unpack(packed)
         if not (isinstance(given, tuple) and len(given) == 2 and type(given[0]) is tuple and type(given[1]) is dict):
             raise Broken("not a request")
+        changing = _mutable(given)
+        before = codec.encode(self.pack(given)) if changing else b""
         self._answering += 1
         try:
             try:
@@ -477,8 +479,9 @@ class Peer:
                 raise
             except BaseException as error:
                 packed_value, how = self.pack(error.with_traceback(None)), "error"
-            after = self.pack(given) if _mutable(given) else packed
-            return "!", self.printed(), how, packed_value, None if after == packed else after
+            after = self.pack(given) if changing else None
+            changed = after is not None and codec.encode(after) != before
+            return "!", self.printed(), how, packed_value, after if changed else None
         finally:
             self._answering -= 1
 
@@ -492,6 +495,8 @@ class Peer:
                 return setattr(thing, name, value)
             case "del", (str() as name,):
                 return delattr(thing, name)
+            case "update", (str() as name, value):
+                return restore(getattr(thing, name), value)
             case "op", (str() as name, *rest):
                 return operated(thing, name, rest, kwargs)
             case "names", ():
@@ -608,6 +613,8 @@ class Judge(Peer):
         self._made: set[int] = set()  # objects the tests made themselves, by calling a class
         self._methods: dict[int, tuple[int, str]] = {}  # handle of a bound method -> (its object, its name)
         self._modules: set[int] = set()
+        # Lists and the like that were attributes of an object: (object, attribute, copy, its bytes then).
+        self._attributes: collections.deque[tuple[int, str, Any, bytes]] = collections.deque(maxlen=8)
 
     def refuse(self, why: str) -> NotCarried:
         self.trouble = self.trouble or why
@@ -617,6 +624,8 @@ class Judge(Peer):
         if self.broken or self.trouble:
             raise NotCarried("stopped")
         try:
+            if not self._answering:
+                self._write_back()
             value = super().request(op, target, args, kwargs)
         except Broken as error:
             self.broken = self.broken or str(error)
@@ -626,6 +635,14 @@ class Judge(Peer):
         if op == "make" and _is_remote(value):
             self._made.add(_number_of(value))
         return value
+
+    def _write_back(self) -> None:
+        """What the tests did to a list that is an attribute of the program's object is done to that one too."""
+        for index, (number, name, value, then) in enumerate(self._attributes):
+            now = codec.encode(self.pack(value))
+            if now != then:
+                self._attributes[index] = (number, name, value, now)
+                super().request("update", number, (name, value), {})
 
     def module(self, name: str) -> Any:
         """The program's module of that name, loaded over there. Raises what loading it raises."""
@@ -640,6 +657,8 @@ class Judge(Peer):
         value = super().get(thing, name)
         if _is_remote(value) and not isinstance(thing, type) and _number_of(thing) not in self._modules:
             self._methods[_number_of(value)] = (_number_of(thing), name)
+        if type(value) in (list, dict, set, bytearray) and len(data := codec.encode(self.pack(value))) < 1 << 16:
+            self._attributes.append((_number_of(thing), name, value, data))
         return value
 
     def operate(self, thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,11 +1,14 @@
 """Programs to grade, out of the files that benchmarks use.
 
+Several files: `{"task_id", "files": {path: text}}`, or `"archive"`: a tar or zip in base64, which is read in memory.
 EvalPlus: JSON Lines (plain or gzip) of `{"task_id", "solution" | "completion"}`; pools have the same form.
 LiveCodeBench custom evaluation: a JSON list of `{"question_id", "code_list": [...]}`.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import gzip
 import json
 import zlib
@@ -16,15 +19,16 @@ from typing import Any
 
 from dreamprm_cli.errors import ProblemError
 from dreamprm_cli.types import Problem
+from dreamprm_sandbox.submission import Program
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`index` counts the programs of the file from 0."""
+    """`index` counts the programs of the file from 0. `code` is a text, texts by path, or an archive."""
 
     task_id: str
     index: int
-    code: str
+    code: Program
 
 
 def read(path: Path, problems: Mapping[str, Problem]) -> list[Sample]:
@@ -35,15 +39,18 @@ def read(path: Path, problems: Mapping[str, Problem]) -> list[Sample]:
     return samples
 
 
-def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str, str]]:
+def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str, Program]]:
     for where, row in rows(path):
         task_id = str(row.get("task_id", row.get("question_id")))
         if task_id not in problems:
             raise ProblemError(f"{where}: no problem {task_id!r}", "problems and samples must share their task_id")
         if isinstance(codes := row.get("code_list"), list):
             programs = codes
+        elif "files" in row or "archive" in row:
+            yield task_id, _files(row, where)
+            continue
         elif "solution" in row:
-            programs = [row["solution"]]
+            programs = [row["solution"] or ""]  # nothing written is a program that fails
         elif isinstance(completion := row.get("completion"), str):
             programs = [problems[task_id].starter_code + completion]
         else:
@@ -52,6 +59,19 @@ def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str
             if not isinstance(code, str):
                 raise ProblemError(f"{where}: a program must be text")
             yield task_id, code
+
+
+def _files(row: Mapping[str, Any], where: str) -> Program:
+    """A submission of several files, not opened yet: what it may not hold makes a verdict."""
+    if "archive" in row:
+        try:
+            return base64.b64decode(row["archive"], validate=True)
+        except (binascii.Error, ValueError, TypeError):
+            raise ProblemError(f"{where}: 'archive' is not base64") from None
+    files = row["files"]
+    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
+        raise ProblemError(f"{where}: 'files' must be an object of texts by path")
+    return files
 
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -66,8 +66,13 @@ class Files:
         raise Refused("holds several programs and none is called solution.py or main.py")
 
 
-def taken_apart(files: Mapping[str, str]) -> Files:
+# One text, texts by path, or an archive.
+Program = str | Mapping[str, str] | bytes
+
+
+def taken_apart(program: Mapping[str, str] | bytes) -> Files:
     """The submission's modules and other files. Raises Refused."""
+    files = unpacked(program) if isinstance(program, bytes) else program
     if not files:
         raise Refused("holds no files")
     if len(files) > MAX_FILES:
