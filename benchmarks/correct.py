@@ -86,9 +86,7 @@ def steps(low_rank: bool) -> tuple[Callable[[], float], Callable[[], float], dic
 
     def correct() -> float:
         begin = time.perf_counter()
-        correct_step(
-            lambda: model(ids), lambda: training_loss(model(held), clean, ones), labels, weights, optimiser
-        )
+        correct_step(lambda: model(ids), lambda: training_loss(model(held), clean, ones), labels, weights, optimiser)
         return time.perf_counter() - begin
 
     def plain() -> float:

@@ -2,8 +2,9 @@
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -52,7 +53,8 @@ class _Transformer(nn.Module):
         mask = torch.full((length, length), float("-inf"), dtype=x.dtype).triu(1)
         for block in self.blocks:
             q, k, v = (
-                part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in block["qkv"](block["norm"](x)).chunk(3, -1)
+                part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                for part in block["qkv"](block["norm"](x)).chunk(3, -1)
             )
             attended = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + mask, -1) @ v
             x = x + block["out"](attended.transpose(1, 2).flatten(2))

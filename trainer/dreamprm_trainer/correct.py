@@ -46,6 +46,8 @@ class Settings:
     margin:    labels stay in [margin, 1 - margin]
     rounds:    how often the head starts anew from the labels reached ("warm restarts")
     clean:     weight of a clean step against a noisy one in mode pooled
+    apart:     whole programs have a bias and a mean of their own, so that how often programs pass (it is not how often
+               their first functions are right) moves no label of an inner step; the head gets the inner steps' bias
     """
 
     mode: Mode = "correct"
@@ -60,7 +62,7 @@ class Settings:
     margin: float = 0.02
     rounds: int = 1
     clean: float = 1.0
-    apart: bool = True
+    apart: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -135,7 +137,10 @@ class Loop:
         pooled = settings.mode == "pooled"
         self.x, self.kind = self._standard(join(train, meta) if pooled else train)
         (self.held, self.held_kind), self.held_y = self._standard(meta), torch.from_numpy(monte_carlo(meta))
-        (self.judge, self.judge_kind), self.judge_y = self._standard(validation), torch.from_numpy(monte_carlo(validation))
+        (self.judge, self.judge_kind), self.judge_y = (
+            self._standard(validation),
+            torch.from_numpy(monte_carlo(validation)),
+        )
         self.fixed = self.held_y if pooled else self.held_y[:0]
         self.start = torch.from_numpy(labels)
         self.free = torch.from_numpy(train.rollouts < WHOLE)
@@ -190,12 +195,15 @@ class Loop:
         )
 
     def epoch(self, state: _State, z: Tensor, moving: bool) -> tuple[Tensor, float]:
-        """One step of the head at logits z (N,), and of labels or weights if `moving`. The new logits, the meta loss."""
+        """One step of the head at logits z (N,), and of labels or weights if `moving`: new logits, meta loss."""
         mode, count, noisy = self.settings.mode, len(self.x), self.noisy
         y = torch.cat([state.labels, self.fixed])
         w = torch.cat([state.sample, torch.full_like(self.fixed, self.settings.clean)])
         residual = w * (torch.sigmoid(z) - y) / count
-        grads = {"weight": self.x.T @ residual + self.settings.l2 * state.weight, "bias": torch.zeros(2).index_add(0, self.kind, residual)}
+        grads = {
+            "weight": self.x.T @ residual + self.settings.l2 * state.weight,
+            "bias": torch.zeros(2).index_add(0, self.kind, residual),
+        }
         moved = state.inner.step({"weight": state.weight, "bias": state.bias}, grads)
         diagonal = state.inner.diagonal(grads) if moving and mode in ("reweight", "correct") else None
         state.inner = state.inner.after(grads)

@@ -7,9 +7,9 @@ meta loss L(theta'). With v = grad L(theta') and D = du/dg (diagonal, see `inner
     dL/dw_i = -(1 / N) (sigmoid(z_i) - y_i) <D v, grad z_i(theta)>
 
 The products <D v, grad z_i> of all i are one Jacobian-vector product of the logits along D v: exact in forward mode
-(`jvp`), or from a second forward at theta + h D v (`difference`), which works with any fused kernel. For a linear head on
-frozen features it is a matrix-vector product (`linear`). Published precedent of the JVP form: EMLC (ICCV 2023). Betty's
-DARTS rule needs two more backward passes, and Betty 0.2.1 needs Python < 3.11; hence this module.
+(`jvp`), or from a second forward at theta + h D v (`difference`), which works with any fused kernel. For a linear head
+on frozen features it is a matrix-vector product (`linear`). Published precedent of the JVP form: EMLC (ICCV 2023).
+Betty's DARTS rule needs two more backward passes, and Betty 0.2.1 needs Python < 3.11; hence this module.
 
 Logits must be a deterministic function of the parameters: dropout off. Parameters should be fp32: in bf16 the
 perturbation of `difference` vanishes.

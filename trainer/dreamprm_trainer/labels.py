@@ -40,9 +40,7 @@ class Steps:
         return np.append(self.program[1:] != self.program[:-1], True) if len(self) else np.zeros(0, bool)
 
     def only(self, keep: NDArray[np.bool_] | Ints) -> Steps:
-        return Steps(
-            self.states[keep], self.program[keep], self.problem[keep], self.passes[keep], self.rollouts[keep]
-        )
+        return Steps(self.states[keep], self.program[keep], self.problem[keep], self.passes[keep], self.rollouts[keep])
 
     def counted(self, passes: Floats, rollouts: Floats) -> Steps:
         """The same steps with other counts."""
@@ -73,7 +71,7 @@ def join(first: Steps, second: Steps) -> Steps:
 
 def monte_carlo(steps: Steps) -> Floats:
     """passes / rollouts (N,)."""
-    return steps.passes / np.maximum(steps.rollouts, 1)
+    return (steps.passes / np.maximum(steps.rollouts, 1)).astype(np.float32)
 
 
 def shrunk(steps: Steps, right: float = 1.0, wrong: float = 1.0) -> Floats:

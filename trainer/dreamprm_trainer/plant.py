@@ -2,8 +2,8 @@
 
 python -m dreamprm_trainer.plant --data DATA --out planted.jsonl.gz
 
-A correct program passes its tests here and now, a mutant fails them. So the prefixes of a correct program are right, and
-those of a mutant are right up to the mutated function and wrong from there on. Never from HumanEval.
+A correct program passes its tests here and now, a mutant fails them. So the prefixes of a correct program are right,
+and those of a mutant are right up to the mutated function and wrong from there on. Never from HumanEval.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SOURCES = {
     MBPP: ("mbpp-train-0.5b.jsonl.gz", "mbpp-dev-0.5b.jsonl.gz"),
     "problems/classeval.jsonl.gz": (),
 }
+BACKBONE, LAYERS = "qwen2.5-coder-0.5b", (14, 20)  # of the states that the shipped model reads, 20 is best
 Grade = Callable[[Sequence[tuple[Problem, str]]], list[bool]]
 _UNITTEST = """
 import io as _io, sys as _sys, unittest as _unittest
@@ -82,9 +83,7 @@ def plant(folders: Sequence[Path], grade: Grade, seed: int = 0, tries: int = 8, 
     todo = [(runnable(row), text) for _, row, code, some in found for text in (code, *(m.code for m in some))]
     verdicts = iter(grade(todo))
     splits = {
-        (name, row["task_id"]): own
-        for name in SOURCES
-        for row, own in with_splits(read_jsonl(find(name, folders)))
+        (name, row["task_id"]): own for name in SOURCES for row, own in with_splits(read_jsonl(find(name, folders)))
     }
     draw, rows = random.Random(seed), []
     for name, row, code, some in found:
@@ -94,7 +93,12 @@ def plant(folders: Sequence[Path], grade: Grade, seed: int = 0, tries: int = 8, 
             continue
         draw.shuffle(killed)
         chosen = _spread(killed, keep)
-        shared = {"problems": name, "task_id": row["task_id"], "split": splits[name, row["task_id"]], "model": "planted"}
+        shared = {
+            "problems": name,
+            "task_id": row["task_id"],
+            "split": splits[name, row["task_id"]],
+            "model": "planted",
+        }
         rows.append({**shared, "solution": code, "passed": True, "first_wrong": None, "operator": None})
         for mutant in chosen:
             about = {"passed": False, "first_wrong": mutant.step, "operator": mutant.operator}
@@ -115,9 +119,7 @@ def _spread(killed: Sequence[Mutant], keep: int) -> list[Mutant]:
 
 def items(rows: Sequence[Row], folders: Sequence[Path]) -> list[Item]:
     """The planted programs with the truth of every step."""
-    problems = {
-        (name, row["task_id"]): problem_of(row) for name in SOURCES for row in read_jsonl(find(name, folders))
-    }
+    problems = {(name, row["task_id"]): problem_of(row) for name in SOURCES for row in read_jsonl(find(name, folders))}
     made = []
     for row in rows:
         steps = tuple(split(row["solution"]))
@@ -158,19 +160,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dreamprm_trainer.plant", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pools", type=Path, default=Path("trainer/data"), help="folder of our own graded pools")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the programs; if there, only their states are made")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--states", type=Path, help="encode the programs and write their states, for `planted`")
+    parser.add_argument("--cache", type=Path, default=Path(".cache/planted"), help="states of single programs")
+    parser.add_argument("--minutes", type=float, help="stop encoding after so long; the next run goes on")
     args = parser.parse_args(argv)
-    scratch = args.out.parent / f".{args.out.name.partition('.')[0]}.todo"
+    folders = [args.data, args.pools]
     try:
-        rows = plant([args.data, args.pools], sandboxed(scratch), args.seed)
+        if not args.out.exists():
+            scratch = args.out.parent / f".{args.out.name.partition('.')[0]}.todo"
+            write(plant(folders, sandboxed(scratch), args.seed), args.out)
+        rows = read_jsonl(args.out)
+        if args.states:
+            encode(items(rows, folders), args.cache, args.states, args.minutes)
     except DreamPRMError as error:
         print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
-    write(rows, args.out)
     wrong = sum(not row["passed"] for row in rows)
     print(f"{len(rows) - wrong} correct programs, {wrong} mutants that fail", file=sys.stderr)
     return 0
+
+
+def encode(programs: Sequence[Item], folder: Path, out: Path, minutes: float | None) -> None:
+    """Encode the programs, and write the states of the last of LAYERS of all that are encoded by then."""
+    from dreamprm_trainer import planted
+    from dreamprm_trainer.features import extract, open_cache
+    from dreamprm_trainer.tables import build
+
+    cache = open_cache(folder, BACKBONE, LAYERS)
+    done = extract(programs, cache, minutes)
+    planted.write(out, planted.of_table(build(programs, cache), LAYERS[-1], LAYERS))
+    if not done:
+        print("time is up; the next run goes on", file=sys.stderr)
 
 
 if __name__ == "__main__":
