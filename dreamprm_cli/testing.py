@@ -45,20 +45,20 @@ def _tests_at(path: Path, module: str | None, trust: str) -> Tests:
     if path.is_dir() or path.suffix == ".py":
         payload = {"path": str(path.absolute()), "module": module, "trust": trust}
         return Tests("pytest", payload={key: value for key, value in payload.items() if value is not None})
-    found = _plain(path)
-    rows = found["tests"] if len(found) == 1 and "tests" in found[0] else None
-    payload = {"tests": rows if rows is not None else found}
-    if rows is not None and found[0].get("entry_point"):
-        payload["entry_point"] = found[0]["entry_point"]
-    return Tests("plain", payload=payload)
+    rows = _plain(path)
+    if len(rows) == 1 and isinstance(rows[0].get("tests"), list):  # a problem with its tests
+        named = {"entry_point": rows[0]["entry_point"]} if rows[0].get("entry_point") else {}
+        return Tests("plain", payload={"tests": rows[0]["tests"], **named})
+    return Tests("plain", payload={"tests": rows})
 
 
-def _plain(source: Path) -> Any:
+def _plain(source: Path) -> list[dict[str, Any]]:
     """The rows of a file of tests, or of its one problem."""
     try:
         text = source.read_text(encoding="utf-8")
-        whole = text.lstrip()[:1] == "["
-        rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
+        lines = [text] if text.lstrip()[:1] == "[" or source.suffix == ".json" else text.split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+        rows = rows[0] if len(rows) == 1 and isinstance(rows[0], list) else rows
     except (OSError, ValueError, RecursionError) as error:
         raise ProblemError(f"{source}: not a file of tests: {error}", "JSON Lines of input and output") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):

@@ -52,7 +52,15 @@ def collect(slot: Slot, suite: Judged, limits: Limits) -> Collected:
 
 
 def grade(judge_slot: Slot, slot: Slot, program: Files, suite: Judged, limits: Limits) -> Outcome:
-    """Run the tests against the program. Raises Fault when the machine fails."""
+    """Run the tests against the program. Raises Fault when the machine fails, and Refused for a program of several
+    files of which none is the main one."""
+    try:
+        return _graded(judge_slot, slot, program, suite, limits)
+    except Tampered as error:
+        return Outcome("TAMPER", 0, len(suite.ids), 0.0, str(error), anomaly=True)
+
+
+def _graded(judge_slot: Slot, slot: Slot, program: Files, suite: Judged, limits: Limits) -> Outcome:
     total = len(suite.ids)
     sources = dict(program.sources)
     if suite.prelude:

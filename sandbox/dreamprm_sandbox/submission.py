@@ -153,10 +153,15 @@ def _inflated(data: bytes) -> bytes:
         b"\xfd7": lambda: lzma.LZMADecompressor(memlimit=256 << 20),
     }
     maker = makers.get(data[:2])
-    plain = data if maker is None else maker().decompress(data, _MAX_ARCHIVE + 1)
+    if maker is None:
+        return data
+    unpacker = maker()
+    plain = bytes(unpacker.decompress(data, _MAX_ARCHIVE + 1))
     if len(plain) > _MAX_ARCHIVE:
         raise Refused(f"unpacks to more than {_MAX_ARCHIVE >> 20} MB")
-    return bytes(plain)
+    if not unpacker.eof:
+        raise Refused("an archive that is cut off")
+    return plain
 
 
 def _tarred(data: bytes) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,11 @@ def suite(problem: Problem, mode: Mode = "strict") -> Suite:
         if kind in _STRICT:
             raise ConfigError(f"{problem.id}: {mode} does not grade tests of kind {kind!r}", "use strict")
         raise ProblemError(f"{problem.id}: no tests that can be run (kind {kind!r})")
-    found = reader(problem)
+    try:
+        found = reader(problem)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        told = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise ProblemError(f"{problem.id}: its tests are not as {kind!r} tests are: {told}") from None
     if count(found) == 0:
         raise ConfigError(f"{problem.id}: the list of tests is empty", "a program passes only what was tested")
     return found
