@@ -95,6 +95,7 @@ class TestsRan(Event):
     seconds: float
     trust: str
     isolation: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

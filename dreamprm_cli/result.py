@@ -49,6 +49,7 @@ def result(events: Iterable[ev.Event]) -> dict[str, Any]:
                     candidates[event.candidate]["verdict"] = {
                         "status": event.status, "passed": event.passed, "total": event.total,
                         "seconds": event.seconds, "trust": event.trust, "isolation": event.isolation,
+                        "detail": event.detail,
                     }  # fmt: skip
             case ev.Notice():
                 notices.append(event.text)

@@ -177,7 +177,7 @@ def solve(
             v = verify(candidate)
             tested[candidate.index] = ev.TestsRan(
                 t=now(), candidate=candidate.index, status=v.status, passed=v.passed, total=v.total,
-                seconds=v.seconds, trust=v.trust, isolation=v.isolation,
+                seconds=v.seconds, trust=v.trust, isolation=v.isolation, detail=v.detail,
             )  # fmt: skip
             yield tested[candidate.index]
 

@@ -41,7 +41,7 @@ def verdict_rows(
     for sample, verdict, other in zip(todo, ours, theirs, strict=False):
         row: Row = {"event": "verdict", "task_id": sample.task_id, "index": sample.index}
         if isinstance(verdict, ProblemError):
-            yield row | {"event": "ungraded", "status": None, "reason": verdict.message}
+            yield row | {"event": "ungraded", "status": None, "passed": None, "total": None, "reason": verdict.message}
             continue
         row |= {name: getattr(verdict, name) for name in verdict.__slots__} | {"parts": dict(verdict.parts)}
         if isinstance(other, Verdict):
@@ -197,6 +197,8 @@ def main() -> int:
             problems, options.samples, options.out, workers=options.workers, limits=limits, mode=options.mode
         )
         print(json.dumps(totals))
+        if totals["ungraded"]:
+            return ProblemError.exit_code
     except DreamPRMError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code

@@ -58,7 +58,7 @@ def _labelled(row: Row, verdict: Mapping[str, object] | None) -> Row:
         return {**kept, "passed": None, "status": verdict and verdict["status"]}
     return {
         **kept,
-        "passed": verdict["status"] == "PASS",
+        "passed": None if verdict["status"] is None else verdict["status"] == "PASS",
         "status": verdict["status"],
         "tests_passed": verdict["passed"],
         "tests_total": verdict["total"],
