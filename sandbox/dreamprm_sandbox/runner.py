@@ -251,7 +251,9 @@ def _program(pipe: _Pipe, prelude: types.CodeType | None, code: types.CodeType) 
         if len(_threading._active) > 1:
             _threading._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        out = getattr(sys, "stdout", None)
+        if out is not None and not out.closed:
+            out.flush()
     except BaseException:
         status = status or 120
     _exit(status)

@@ -6,6 +6,7 @@ the zygote says about the end of the run is a fact. Anything that is the machine
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -141,6 +142,8 @@ class DockerStream:
         return ready[0][1]
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):  # others may hold the socket: an engine that still writes to it would wait
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _said(self) -> str:
@@ -193,6 +196,7 @@ class Run:
         self._slot = slot
         self._limits = limits
         self._claims = bytearray()  # bytes of the result pipe, not yet a whole frame
+        self._most_claims = codec.MAX_BYTES + 64 if stdin is None else _MAX_FRAME  # a program has only errors to tell
         self._end: End | None = None
         self.waited_s = 0.0  # wall time of the last reply
         self.stdout = bytearray()
@@ -262,7 +266,7 @@ class Run:
         kind, payload = self._slot._frame(self._deadline)
         if kind == relay.RESULT:
             self._claims += payload
-            if len(self._claims) > codec.MAX_BYTES + 64:
+            if len(self._claims) > self._most_claims:
                 raise Tampered("a result beyond the cap on size")
         elif kind == relay.OUT:
             self.stdout += payload
