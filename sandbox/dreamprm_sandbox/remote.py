@@ -255,18 +255,19 @@ class Peer:
         return [self._node(value, depth + 1) for value in values]
 
     def _handle(self, value: Any, depth: int) -> Any:
-        """("h", number, class, name): an object that stays here."""
+        """("h", number, class, (name, docstring), plain content): an object that stays here."""
         name = getattr(value, "__name__", "") if callable(value) or isinstance(value, types.ModuleType) else ""
         content = next((base for base in _BASES if isinstance(value, base)), None)
         held = None if content is None else self._node(_content(content, value), depth + 1)
-        return "h", self.number(value), self._class(type(value), depth + 1), str(name)[:100], held
+        doc = str(value.__doc__ or "")[:10_000] if isinstance(value, types.FunctionType | types.MethodType) else ""
+        return "h", self.number(value), self._class(type(value), depth + 1), (str(name)[:100], doc), held
 
     def _class(self, kind: type, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             raise NotCarried("a class has too many ancestors")
         if getattr(builtins, kind.__name__, None) is kind:
             return "b", kind.__name__
-        if kind.__module__ in sys.stdlib_module_names and issubclass(kind, BaseException):
+        if kind.__module__.partition(".")[0] in sys.stdlib_module_names and issubclass(kind, BaseException):
             return "i", kind.__module__, kind.__qualname__
         bases = [self._class(base, depth + 1) for base in kind.__bases__ if _telling(base)]
         dunders = sorted(name for name in _DUNDERS if _defines(kind, name))
@@ -317,11 +318,11 @@ class Peer:
                 return self._known_class(node, depth)
             case ("x", int() as number, kind, list() as arguments, str() as text):
                 return self._raised(number, self._known_class(kind, depth + 1), arguments, text, depth)
-            case ("h", int() as number, kind, str() as name, held):
-                return self._proxy(number, kind, name, held, depth)
+            case ("h", int() as number, kind, (str() as name, str() as doc), held):
+                return self._proxy(number, kind, (name, doc), held, depth)
         raise Broken("not a value")
 
-    def _proxy(self, number: int, kind: Any, name: str, held: Any, depth: int) -> Any:
+    def _proxy(self, number: int, kind: Any, names: tuple[str, str], held: Any, depth: int) -> Any:
         known = self._proxies.get(number)
         if known is not None and held is None:
             return known
@@ -338,15 +339,16 @@ class Peer:
             made = _holding(base, mixed, content)
         else:
             made = object.__new__(its_class)
-        self._mark(made, number, name)
+        self._mark(made, number, names)
         self._proxies[number] = made
         return made
 
-    def _mark(self, made: Any, number: int, name: str = "") -> None:
+    def _mark(self, made: Any, number: int, names: tuple[str, str]) -> None:
         for key, value in (("_remote_peer", self), ("_remote_number", number)):
             object.__setattr__(made, key, value)
-        if name:
-            object.__setattr__(made, "__name__", name)
+        for key, text in zip(("__name__", "__doc__"), names, strict=True):
+            if text:
+                object.__setattr__(made, key, text)
 
     def _known_class(self, node: Any, depth: int) -> Any:
         if depth > 4 * _MAX_DEPTH:
@@ -358,11 +360,12 @@ class Peer:
                     raise Broken("not a class")
                 return found
             case ("i", str() as module, str() as name):
-                found = sys.modules.get(module) if module in sys.stdlib_module_names else None
+                package = module.partition(".")[0]
+                found = sys.modules.get(module) if package in sys.stdlib_module_names else None
                 for part in name.split("."):
                     found = getattr(found, part, None)
                 known = isinstance(found, type) and issubclass(found, BaseException)
-                return found if known and module != "unittest" and not module.startswith("unittest.") else Exception
+                return found if known and package != "unittest" else Exception
             case ("c", int() as number, str() as name, list() as dunders, list() as bases):
                 return self._class_of(number, name, dunders, bases, depth)
         raise Broken("not a class")
@@ -401,8 +404,9 @@ class Peer:
         else:
             try:
                 error = kind(*given)
-            except Exception:
-                error = Exception(f"{kind.__name__}: {text}")
+            except Exception:  # it takes other arguments than it keeps
+                error = _unmade(kind)
+                error.args = given
         if isinstance(kind, RemoteType):
             error.__dict__.update(_remote_peer=self, _remote_number=number)
             self._proxies[number] = error
@@ -497,6 +501,8 @@ class Peer:
                 return delattr(thing, name)
             case "update", (str() as name, value):
                 return restore(getattr(thing, name), value)
+            case "await", ():
+                return _awaited(thing)
             case "op", (str() as name, *rest):
                 return operated(thing, name, rest, kwargs)
             case "names", ():
@@ -523,6 +529,12 @@ def operated(thing: Any, name: str, rest: list[Any], kwargs: dict[str, Any]) -> 
     if name in ("__iter__", "__len__", "__getitem__") and isinstance(thing, type):
         return {"__iter__": iter, "__len__": len, "__getitem__": operator.getitem}[name](thing, *rest)  # type: ignore[operator]
     return getattr(type(thing), name)(thing, *rest, **kwargs)
+
+
+def _awaited(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
 
 
 def restore(old: Any, new: Any, depth: int = 0) -> None:
@@ -702,6 +714,15 @@ class Judge(Peer):
         if plain(value) and not _holds_path(value):
             return 0, value
         return 1, self._node(value, 0)
+
+    def _proxy(self, number: int, kind: Any, names: tuple[str, str], held: Any, depth: int) -> Any:
+        if isinstance(kind, tuple) and kind[:1] == ("c",) and kind[2:3] == ("coroutine",):
+            return self._coroutine(number)
+        return super()._proxy(number, kind, names, held, depth)
+
+    async def _coroutine(self, number: int) -> Any:
+        """Runs to its end over there when it is awaited here."""
+        return self.request("await", number, (), {})
 
     def _handle(self, value: Any, depth: int) -> Any:
         if not (callable(value) or _iterating(value) or _usable(value) or isinstance(value, _BASES)):
