@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamprm_cli.aggregate import auc as slow_auc
-from dreamprm_trainer import planted
+from dreamprm_trainer import planted, planted_report
 from dreamprm_trainer.labels import WHOLE, monte_carlo
 from dreamprm_trainer.planted import FILE, Noise, auc, divide, interval, noisy, read, summary, table
 
@@ -98,3 +98,24 @@ def test_correction_brings_noisy_labels_closer_to_the_truth(states, tmp_path, ca
     assert flips["truth"]["prm_auc"]["mean"] > flips["corrected"]["prm_auc"]["mean"]
     assert not any(row["collapsed"] for row in result["seeds"]["flip 40%"]["corrected"].values())
     assert "corrected" in capsys.readouterr().out
+
+
+def test_the_page_marks_what_an_interval_tells_apart():
+    def entry(mean, low, high):
+        minus = {name: {"mean": 0.0, "ci95": [low, high]} for name in planted_report.CONTROLS}
+        return {metric: {"mean": mean, "ci95": [mean, mean], "minus": minus} for metric in planted_report.METRICS}
+
+    names = (*planted_report.CONTROLS, *planted_report.RIVALS, "truth")
+    by = {name: entry(0.5, 0, 0) for name in names}
+    by |= dict.fromkeys(planted_report.OURS, entry(0.5, -0.1, 0.1))
+    by |= {"corrected": entry(0.7, 0.1, 0.3), "corrected td": entry(0.3, -0.3, -0.1)}
+    about = {"problems": 3, "test_problems": 1, "programs": 9, "steps": 20, "command": "x"}
+    rows = planted_report.report({**about, "summary": {"flip 10%": by}}).splitlines()
+    auc_row, brier_row = (
+        next(row for row in rows[rows.index(f"## {head}") :] if row.startswith("| flip"))
+        for head, _ in (planted_report.METRICS["label_auc"], planted_report.METRICS["label_brier"])
+    )
+    assert "**0.700 [+0.100, +0.300]**" in auc_row
+    assert "0.300 [-0.300, -0.100] (worse)" in auc_row
+    assert "0.700 [+0.100, +0.300] (worse)" in brier_row  # less is better there
+    assert "| 0.500 [-0.100, +0.100] |" in auc_row
