@@ -18,7 +18,7 @@ perturbation of `difference` vanishes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,8 +126,3 @@ def double_backward(
 def on_logits(labels: Tensor, gradient_of_labels: Tensor) -> Tensor:
     """dL/da for labels y = sigmoid(a)."""
     return gradient_of_labels * labels * (1 - labels)
-
-
-def spread(direction: Mapping[str, Tensor]) -> float:
-    """Length of a direction, for reports."""
-    return math.sqrt(sum(float(value.square().sum()) for value in direction.values()))
