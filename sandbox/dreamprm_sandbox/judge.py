@@ -15,7 +15,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dreamprm_sandbox import codec, load, remote, runner
+from dreamprm_sandbox import codec, guard, load, remote, runner
 
 ROOT = "/tmp/tests"
 _ARGUMENTS = (
@@ -48,7 +48,7 @@ class Absent(type):
 class Stands(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports of the program's modules, answered with stand-ins."""
 
-    def __init__(self, names: Sequence[str], wanted: Sequence[str], peer: remote.Judge | None) -> None:
+    def __init__(self, names: Sequence[str], wanted: Sequence[str], peer: guard.Judge | None) -> None:
         self._names, self._wanted, self._peer = frozenset(names), list(wanted), peer
 
     def find_spec(
@@ -154,8 +154,8 @@ def main(
     os.chdir(ROOT)
     sys.path.insert(0, ROOT)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    remote.TEST_MODULES.update(path.removesuffix(".py").replace("/", ".").partition(".")[0] for path in files)
-    remote.TEST_MODULES.update(path.removesuffix(".py").rpartition("/")[2] for path in files)
+    guard.TEST_MODULES.update(path.removesuffix(".py").replace("/", ".").partition(".")[0] for path in files)
+    guard.TEST_MODULES.update(path.removesuffix(".py").rpartition("/")[2] for path in files)
     random.seed(0)
 
     def send(message: Any) -> None:
@@ -165,7 +165,7 @@ def main(
             raise remote.NotCarried("a value of the tests is too large or nested too deeply") from None
         pipe.send(b"V", data)
 
-    peer = None if collect or local is not None else remote.Judge(send, pipe.receive_one)
+    peer = None if collect or local is not None else guard.Judge(send, pipe.receive_one)
     if local is not None:
         load.install(*local)
     else:

@@ -8,7 +8,6 @@ import os
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 
 class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -59,17 +58,3 @@ def install(sources: Mapping[str, str], data: Mapping[str, bytes]) -> None:
         with open(path, "wb") as file:
             file.write(content)
     sys.meta_path.insert(0, Modules(sources))
-
-
-def serve(sources: Mapping[str, str], data: Mapping[str, bytes]) -> None:
-    """The candidate's process: load on demand, answer the tests until the end."""
-    from dreamprm_sandbox import remote, runner
-
-    pipe: Any = runner._pipe
-    try:
-        install(sources, data)
-    except BaseException as error:
-        pipe.send_error(b"C", error)
-        os._exit(0)
-    pipe.send_value("ready")
-    remote.Candidate(pipe.send_value, pipe.receive_one).serve()

@@ -6,7 +6,7 @@ standard library's (`_VALUES`) as copies; functions, classes, exceptions and oth
 sets that a call changed are changed on the caller's side too.
 
 What the judge asks of a candidate's object is answered by the candidate, so it may be a lie, and no lie may make a
-test pass that a plain wrong value would not. Hence `Judge`: an object of the candidate is equal to itself and to
+test pass that a plain wrong value would not. Hence `guard`: an object of the candidate is equal to itself and to
 nothing else, and is never shown a value that it could be compared with. What the judge lends to the candidate (a
 callback, an object of a class of the tests) can be called and used by its public names, never looked into.
 Standard library only; runs in containers.
@@ -19,7 +19,6 @@ import collections
 import datetime
 import decimal
 import fractions
-import io
 import operator
 import pathlib
 import sys
@@ -37,7 +36,7 @@ def words(text: str) -> frozenset[str]:
 
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict))
-_BASES = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
+BASES = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
 _MAX_DEPTH = 100
 
 # Standard library values that travel as copies: type -> (to a plain value, and back).
@@ -83,20 +82,15 @@ _ASKED = words(
     "__pos__ __invert__ __enter__ __exit__ __reversed__ __round__ __trunc__ __ceil__ __floor__ __format__ __bytes__ "
     "__length_hint__ __call__"
 )
-_ARITHMETIC = frozenset(
+ARITHMETIC = frozenset(
     f"__{side}{name}__"
     for name in words("add sub mul truediv floordiv mod divmod pow matmul and or xor lshift rshift")
     for side in ("", "r", "i")
 )
-_ORDER = words("__lt__ __le__ __gt__ __ge__")
-_ITEMS = words("__getitem__ __setitem__ __delitem__ __contains__")
+ORDER = words("__lt__ __le__ __gt__ __ge__")
+ITEMS = words("__getitem__ __setitem__ __delitem__ __contains__")
 _EQUALITY = words("__eq__ __ne__")
-_DUNDERS = _ASKED | _ARITHMETIC | _ORDER | _ITEMS | _EQUALITY
-# Methods of plain values that take what a result is compared with.
-_TELLING = words(
-    "count index find rfind rindex startswith endswith issubset issuperset isdisjoint difference intersection "
-    "symmetric_difference"
-)
+DUNDERS = _ASKED | ARITHMETIC | ORDER | ITEMS | _EQUALITY
 
 
 class NotCarried(BaseException):
@@ -118,7 +112,7 @@ class RemoteType(type):
         return super().__new__(cls, name, bases, space)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return _peer_of(cls).request("make", _number_of(cls), args, kwargs)
+        return _peer_of(cls).request("make", number_of(cls), args, kwargs)
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("_") and name.endswith("__"):
@@ -126,19 +120,19 @@ class RemoteType(type):
         return _peer_of(cls).get(cls, name)
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        _peer_of(cls).request("set", _number_of(cls), (name, value), {})
+        _peer_of(cls).request("set", number_of(cls), (name, value), {})
 
     def __iter__(cls) -> Any:
-        return _peer_of(cls).request("op", _number_of(cls), ("__iter__",), {})
+        return _peer_of(cls).request("op", number_of(cls), ("__iter__",), {})
 
     def __bool__(cls) -> bool:
         return True
 
     def __len__(cls) -> int:
-        return int(_peer_of(cls).request("op", _number_of(cls), ("__len__",), {}))
+        return int(_peer_of(cls).request("op", number_of(cls), ("__len__",), {}))
 
     def __getitem__(cls, key: Any) -> Any:
-        return _peer_of(cls).request("op", _number_of(cls), ("__getitem__", key), {})
+        return _peer_of(cls).request("op", number_of(cls), ("__getitem__", key), {})
 
 
 class Remote(metaclass=RemoteType):
@@ -150,10 +144,10 @@ class Remote(metaclass=RemoteType):
         return _peer_of(self).get(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _peer_of(self).request("set", _number_of(self), (name, value), {})
+        _peer_of(self).request("set", number_of(self), (name, value), {})
 
     def __delattr__(self, name: str) -> None:
-        _peer_of(self).request("del", _number_of(self), (name,), {})
+        _peer_of(self).request("del", number_of(self), (name,), {})
 
     def __eq__(self, other: object) -> bool:
         return _peer_of(self).equal(self, other)
@@ -165,7 +159,7 @@ class Remote(metaclass=RemoteType):
         return _peer_of(self).hash(self)
 
     def __dir__(self) -> list[str]:
-        return [str(name) for name in _peer_of(self).request("names", _number_of(self), (), {})]
+        return [str(name) for name in _peer_of(self).request("names", number_of(self), (), {})]
 
 
 def _peer_of(thing: Any) -> Peer:
@@ -173,11 +167,11 @@ def _peer_of(thing: Any) -> Peer:
     return peer
 
 
-def _number_of(thing: Any) -> int:
+def number_of(thing: Any) -> int:
     return int((type.__getattribute__ if isinstance(thing, type) else object.__getattribute__)(thing, "_remote_number"))
 
 
-def _is_remote(value: Any) -> bool:
+def is_remote(value: Any) -> bool:
     return issubclass(type(value), Remote) or issubclass(type(value), RemoteType)
 
 
@@ -239,8 +233,8 @@ class Peer:
             if kind in (list, tuple, set, frozenset):
                 return kind.__name__[0] if kind is not frozenset else "E", self._nodes(value, depth)
             return "v", value
-        if _is_remote(value):
-            return "m", _number_of(value)
+        if is_remote(value):
+            return "m", number_of(value)
         if kind in _VALUES:
             return "V", kind.__name__, _VALUES[kind][0](value)
         if kind in _CONTAINERS:
@@ -257,7 +251,7 @@ class Peer:
     def _handle(self, value: Any, depth: int) -> Any:
         """("h", number, class, (name, docstring), plain content): an object that stays here."""
         name = getattr(value, "__name__", "") if callable(value) or isinstance(value, types.ModuleType) else ""
-        content = next((base for base in _BASES if isinstance(value, base)), None)
+        content = next((base for base in BASES if isinstance(value, base)), None)
         held = None if content is None else self._node(_content(content, value), depth + 1)
         doc = str(value.__doc__ or "")[:10_000] if isinstance(value, types.FunctionType | types.MethodType) else ""
         return "h", self.number(value), self._class(type(value), depth + 1), (str(name)[:100], doc), held
@@ -270,7 +264,7 @@ class Peer:
         if kind.__module__.partition(".")[0] in sys.stdlib_module_names and issubclass(kind, BaseException):
             return "i", kind.__module__, kind.__qualname__
         bases = [self._class(base, depth + 1) for base in kind.__bases__ if _telling(base)]
-        dunders = sorted(name for name in _DUNDERS if _defines(kind, name))
+        dunders = sorted(name for name in DUNDERS if _defines(kind, name))
         return "c", self.number(kind), str(kind.__name__)[:100], dunders, bases
 
     def _exception(self, error: BaseException, depth: int) -> Any:
@@ -328,13 +322,13 @@ class Peer:
             return known
         its_class = self._known_class(kind, depth + 1)
         if not issubclass(its_class, Remote):  # a function, a generator ...: of a builtin class
-            its_class = self._class_of(-1 - number, its_class.__name__, sorted(_DUNDERS - _EQUALITY), [], 0)
+            its_class = self._class_of(-1 - number, its_class.__name__, sorted(DUNDERS - _EQUALITY), [], 0)
         if held is not None:
             content = self._value(held, depth + 1)
             base = type(content)
-            if base not in _BASES:
+            if base not in BASES:
                 raise Broken("not the content of a plain value")
-            identity = {"_remote_peer": self, "_remote_number": _number_of(its_class)}
+            identity = {"_remote_peer": self, "_remote_number": number_of(its_class)}
             mixed = RemoteType(its_class.__name__, (base, its_class), identity)
             made = _holding(base, mixed, content)
         else:
@@ -377,7 +371,7 @@ class Peer:
         parents = [base for base in parents if issubclass(base, (Remote, BaseException))]
         if not any(issubclass(base, Remote) for base in parents):
             parents.insert(0, Remote)
-        space: dict[str, Any] = {dunder: _relay(dunder) for dunder in dunders if dunder in _DUNDERS - _EQUALITY}
+        space: dict[str, Any] = {dunder: _relay(dunder) for dunder in dunders if dunder in DUNDERS - _EQUALITY}
         space |= {"_remote_peer": self, "_remote_number": number, "_remote_equality": "__eq__" in dunders}
         if any(issubclass(base, BaseException) for base in parents):
             space |= {"__str__": lambda error: error._remote_text, "__eq__": object.__eq__, "__ne__": object.__ne__}
@@ -442,22 +436,22 @@ class Peer:
         raise Broken("not an answer")
 
     def get(self, thing: Any, name: str) -> Any:
-        return self.request("get", _number_of(thing), (name,), {})
+        return self.request("get", number_of(thing), (name,), {})
 
     def operate(self, thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "__call__":
-            return self.request("call", _number_of(thing), args, kwargs)
+            return self.request("call", number_of(thing), args, kwargs)
         if name == "__exit__":  # tracebacks stay where they are
             args = (*args[:2], None)
-        return self.request("op", _number_of(thing), (name, *args), kwargs)
+        return self.request("op", number_of(thing), (name, *args), kwargs)
 
     def equal(self, thing: Any, other: object) -> bool:
         if thing is other or not type.__getattribute__(type(thing), "_remote_equality"):
             return thing is other
-        return bool(self.request("op", _number_of(thing), ("__eq__", other), {}))
+        return bool(self.request("op", number_of(thing), ("__eq__", other), {}))
 
     def hash(self, thing: Any) -> int:
-        return hash(_number_of(thing))
+        return hash(number_of(thing))
 
     # Answering.
 
@@ -520,11 +514,11 @@ class Peer:
 
 def operated(thing: Any, name: str, rest: list[Any], kwargs: dict[str, Any]) -> Any:
     """What Python does for an operator or a builtin function that uses a special method."""
-    if name not in _DUNDERS:
+    if name not in DUNDERS:
         raise Broken("not an operator")
     if name == "__bool__":
         return bool(thing)
-    if name in _EQUALITY or name in _ORDER:
+    if name in _EQUALITY or name in ORDER:
         return getattr(operator, name)(thing, *rest)
     if name in ("__iter__", "__len__", "__getitem__") and isinstance(thing, type):
         return {"__iter__": iter, "__len__": len, "__getitem__": operator.getitem}[name](thing, *rest)  # type: ignore[operator]
@@ -603,7 +597,7 @@ def _holding(base: Any, kind: Any, content: Any) -> Any:
 
 def _telling(base: type) -> bool:
     """Whether a base class matters to the other side: exceptions, and the program's own classes."""
-    if base is object or base in _BASES:
+    if base is object or base in BASES:
         return False
     return issubclass(base, BaseException) or base.__module__ not in sys.stdlib_module_names
 
@@ -613,245 +607,3 @@ def _defines(kind: type, name: str) -> bool:
         if name in base.__dict__:
             return base not in (object, BaseException, Exception) and base.__dict__[name] is not None
     return False
-
-
-class Judge(Peer):
-    """The side of the tests, which does not trust the other."""
-
-    def __init__(self, send: Callable[[Any], None], receive: Callable[[], Any]) -> None:
-        super().__init__(send, receive)
-        self.trouble = ""  # the first thing that could not be carried
-        self.broken = ""  # the first thing that no honest program sends
-        self._made: set[int] = set()  # objects the tests made themselves, by calling a class
-        self._methods: dict[int, tuple[int, str]] = {}  # handle of a bound method -> (its object, its name)
-        self._modules: set[int] = set()
-        # Lists and the like that were attributes of an object: (object, attribute, copy, its bytes then).
-        self._attributes: collections.deque[tuple[int, str, Any, bytes]] = collections.deque(maxlen=8)
-
-    def refuse(self, why: str) -> NotCarried:
-        self.trouble = self.trouble or why
-        return NotCarried(why)
-
-    def request(self, op: str, target: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.broken or self.trouble:
-            raise NotCarried("stopped")
-        try:
-            if not self._answering:
-                self._write_back()
-            value = super().request(op, target, args, kwargs)
-        except Broken as error:
-            self.broken = self.broken or str(error)
-            raise NotCarried("stopped") from None
-        except NotCarried as error:
-            raise self.refuse(str(error)) from None
-        if op == "make" and _is_remote(value):
-            self._made.add(_number_of(value))
-        return value
-
-    def _write_back(self) -> None:
-        """What the tests did to a list that is an attribute of the program's object is done to that one too."""
-        for index, (number, name, value, then) in enumerate(self._attributes):
-            now = codec.encode(self.pack(value))
-            if now != then:
-                self._attributes[index] = (number, name, value, now)
-                super().request("update", number, (name, value), {})
-
-    def module(self, name: str) -> Any:
-        """The program's module of that name, loaded over there. Raises what loading it raises."""
-        found = self.request("import", -1, (name,), {})
-        if not _is_remote(found):
-            self.broken = "not a module"
-            raise NotCarried("stopped")
-        self._modules.add(_number_of(found))
-        return found
-
-    def get(self, thing: Any, name: str) -> Any:
-        value = super().get(thing, name)
-        if _is_remote(value) and not isinstance(thing, type) and _number_of(thing) not in self._modules:
-            self._methods[_number_of(value)] = (_number_of(thing), name)
-        if type(value) in (list, dict, set, bytearray) and len(data := codec.encode(self.pack(value))) < 1 << 16:
-            self._attributes.append((_number_of(thing), name, value, data))
-        return value
-
-    def operate(self, thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        number = _number_of(thing)
-        made = number in self._made
-        kind = type(thing).__name__
-        if name == "__call__":
-            owner, method = self._methods.get(number, (number, ""))
-            if method in _TELLING and (args or kwargs) and owner not in self._made:
-                raise self.refuse(f"'{method}' shows an object that the program returned what it is compared with")
-        elif name in _ORDER or name in _ITEMS:
-            if not made or (name in _ORDER and not (_is_remote(args[0]) and _number_of(args[0]) in self._made)):
-                raise self.refuse(f"{_spoken(name)} on a {kind!r} of the program would let it judge itself")
-        elif name in _ARITHMETIC and not made and not _is_remote(args[0]):
-            raise self.refuse(f"{_spoken(name)} on a {kind!r} that the program returned would let it judge itself")
-        return super().operate(thing, name, args, kwargs)
-
-    def equal(self, thing: Any, other: object) -> bool:
-        if thing is other or other is None:
-            return thing is other
-        if _is_remote(other) and not type.__getattribute__(type(thing), "_remote_equality"):
-            return False  # identity is all there is
-        raise self.refuse(
-            f"whether a {type(thing).__name__!r} of the program equals something, only the program could say: "
-            "compare plain values, such as its attributes"
-        )
-
-    def hash(self, thing: Any) -> int:
-        if type.__getattribute__(type(thing), "_remote_equality"):
-            raise self.refuse(f"a {type(thing).__name__!r} with an equality of its own cannot be a key")
-        return super().hash(thing)
-
-    def _node(self, value: Any, depth: int) -> Any:
-        """Files stay on this side; what is neither a value nor something to be used is not lent."""
-        path = str(value) if isinstance(value, pathlib.PurePath) else value
-        if isinstance(path, str) and path.startswith("/tmp/") and pathlib.Path(path).exists():
-            raise self.refuse("files that a test makes do not travel to the program")
-        return super()._node(value, depth)
-
-    def pack(self, value: Any) -> Any:
-        if plain(value) and not _holds_path(value):
-            return 0, value
-        return 1, self._node(value, 0)
-
-    def _proxy(self, number: int, kind: Any, names: tuple[str, str], held: Any, depth: int) -> Any:
-        if isinstance(kind, tuple) and kind[:1] == ("c",) and kind[2:3] == ("coroutine",):
-            return self._coroutine(number)
-        return super()._proxy(number, kind, names, held, depth)
-
-    async def _coroutine(self, number: int) -> Any:
-        """Runs to its end over there when it is awaited here."""
-        return self.request("await", number, (), {})
-
-    def _handle(self, value: Any, depth: int) -> Any:
-        if not (callable(value) or _iterating(value) or _usable(value) or isinstance(value, _BASES)):
-            raise self.refuse(f"a {type(value).__name__!r} cannot be handed to the program")
-        return super()._handle(value, depth)
-
-    def _do(self, op: str, thing: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        match op, args:
-            case "input", (str() as prompt,):
-                return input(prompt)
-            case "line", ():
-                return sys.stdin.readline()
-            case "call", _ if callable(thing) and not isinstance(thing, type):
-                return thing(*args, **kwargs)
-            case "op", ("__iter__" | "__next__" | "__len__" | "__length_hint__",) if _iterating(thing):
-                return operated(thing, str(args[0]), [], kwargs)
-            case "get", (str() as name,) if _usable(thing) and not name.startswith("_") and _shown(thing, name):
-                return getattr(thing, name)
-            case "set", (str() as name, value) if _usable(thing) and not name.startswith("_"):
-                if not callable(value) and not hasattr(type(thing), name):
-                    return setattr(thing, name, value)
-            case "op", (str() as name, *rest) if _usable(thing) and name in _DUNDERS:
-                return operated(thing, name, rest, kwargs)
-        raise AttributeError(f"the tests do not lend {args[0] if args else op!r}")
-
-    def show(self, printed: Any) -> None:
-        match printed:
-            case (str() as out, str() as err):
-                sys.stdout.write(out)
-                sys.stderr.write(err)
-            case _:
-                raise Broken("not output")
-
-
-def _spoken(name: str) -> str:
-    return f"'{name.strip('_')}'"
-
-
-def _holds_path(value: Any) -> bool:
-    """Whether a text in it may name a file of the tests."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            if item.startswith("/tmp/"):
-                return True
-        elif isinstance(item, dict):
-            stack.extend(item)
-            stack.extend(item.values())
-        elif isinstance(item, list | tuple | set | frozenset):
-            stack.extend(item)
-    return False
-
-
-def _iterating(value: Any) -> bool:
-    kind = type(value)
-    return hasattr(kind, "__next__") and hasattr(kind, "__iter__")
-
-
-def _usable(value: Any) -> bool:
-    """An object of a class of the tests, a stand-in made with unittest.mock, or a stream in memory."""
-    kind = type(value)
-    if isinstance(value, io.StringIO | io.BytesIO) or _mocked(value):
-        return True
-    return kind.__flags__ & (1 << 9) != 0 and kind.__module__.partition(".")[0] in TEST_MODULES
-
-
-def _mocked(value: Any) -> bool:
-    mock = sys.modules.get("unittest.mock")
-    return mock is not None and isinstance(value, mock.NonCallableMock)
-
-
-def _shown(value: Any, name: str) -> bool:
-    """The tools of a mock are the test's alone."""
-    return not _mocked(value) or (name not in dir(sys.modules["unittest.mock"].Mock) and not name.startswith("assert"))
-
-
-TEST_MODULES: set[str] = set()  # filled by the judge
-
-
-class Candidate(Peer):
-    """The side of the program."""
-
-    def __init__(self, send: Callable[[Any], None], receive: Callable[[], Any]) -> None:
-        super().__init__(send, receive)
-        self._out, self._err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "replace", write_through=True) for _ in "12")
-        sys.stdout, sys.stderr, sys.stdin = self._out, self._err, _Lines(self)
-        builtins.input = lambda prompt="": self.request("input", -1, (str(prompt),), {})
-
-    def serve(self) -> None:
-        while True:
-            self.send(self.answer(self._receive()))
-
-    def request(self, op: str, target: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not self._answering:
-            raise RuntimeError("the tests can be called while they wait for the program only")
-        return super().request(op, target, args, kwargs)
-
-    def _do(self, op: str, thing: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if op == "import":
-            __import__(args[0])
-            return sys.modules[args[0]]
-        return super()._do(op, thing, args, kwargs)
-
-    def printed(self) -> Any:
-        return _taken(self._out), _taken(self._err)
-
-
-def _taken(stream: io.TextIOWrapper) -> str:
-    """What was written since the last time; nothing once the program has closed it."""
-    buffer = stream.buffer if not stream.closed else io.BytesIO()
-    assert isinstance(buffer, io.BytesIO)
-    text = buffer.getvalue().decode("utf-8", "replace")
-    buffer.seek(0)
-    buffer.truncate()
-    return text
-
-
-class _Lines(io.TextIOBase):
-    """Standard input, as the tests have it at the moment."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    def readable(self) -> bool:
-        return True
-
-    def readline(self, size: int = -1) -> str:  # type: ignore[override]
-        return str(self._peer.request("line", -1, (), {}))
-
-    def read(self, size: int | None = -1) -> str:
-        return "".join(iter(self.readline, ""))
