@@ -42,10 +42,10 @@ _HONEST = (
 )
 
 
-def memory(gradings: int = 10_000) -> dict[str, Any]:
+def memory(gradings: int = 10_000, warm_up: int = _WARM_UP) -> dict[str, Any]:
     """Resident megabytes of this process after a warm-up and at their most from then on."""
     before = set(os.listdir(tempfile.gettempdir()))
-    asked = faults.jobs(gradings + _WARM_UP, seed=1, quick=True)
+    asked = faults.jobs(gradings + warm_up, seed=1, quick=True)
     wrong = 0
     with Sandbox() as box:
         verdicts = box.grade((problem, code) for problem, code, _ in asked)
@@ -53,9 +53,9 @@ def memory(gradings: int = 10_000) -> dict[str, Any]:
         begin = time.perf_counter()
         for number, (verdict, (_, _, due)) in enumerate(zip(verdicts, asked, strict=True), 1):
             wrong += verdict.status != due
-            if number == _WARM_UP:
+            if number == warm_up:
                 begin = time.perf_counter()
-            if number >= _WARM_UP and (number - _WARM_UP) % 500 == 0:
+            if number >= warm_up and (number - warm_up) % 100 == 0:
                 sizes.append(resident_mb())
         seconds = time.perf_counter() - begin
     left = containers_left()

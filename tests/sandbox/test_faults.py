@@ -228,5 +228,5 @@ def test_pools_that_start_together_all_start():
 
 @pytest.mark.docker
 def test_memory_stays_flat():
-    found = soak.memory(1000)
+    found = soak.memory(300, warm_up=200)
     assert found["ok"], found
