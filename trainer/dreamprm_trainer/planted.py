@@ -74,7 +74,7 @@ FULL = (
     *(Noise("flip", level) for level in (0.1, 0.2, 0.3, 0.4)),
     *(Noise("flip", 0.3, meta=share) for share in (0.1, 0.5)),
     *(Noise("rollouts", level, 4) for level in (0.1, 0.2, 0.3, 0.4)),
-    *(Noise("rollouts", 0.4, count) for count in (1, 2, 8, 16)),
+    *(Noise("rollouts", 0.4, count) for count in (1, 16)),
 )
 SMALL = (Noise("flip", 0.4), Noise("rollouts", 0.4, 4))
 
