@@ -379,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "seconds": round(time.monotonic() - began, 1),
             }
             result = {**about, "summary": summary(found, OURS, METRICS), "seeds": found}
-            args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            args.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the products are small: a second thread costs more than it brings
