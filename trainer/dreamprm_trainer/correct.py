@@ -128,19 +128,19 @@ def fit(
 
 
 class Loop:
-    """The data as tensors, standardised, and the epochs over them."""
+    """The data as tensors, standardised, and the epochs over them. `kind` is 1 for whole programs set apart, else 0."""
 
     def __init__(self, train: Steps, meta: Steps, validation: Steps, settings: Settings, labels: Floats) -> None:
         self.settings, self.noisy = settings, len(train)
+        self.apart = settings.apart and bool(train.last.any() and not train.last.all())
         self.spread: Floats = train.states.std(0) + np.float32(1e-3)
         self.means = self._means(train)
         pooled = settings.mode == "pooled"
         self.x, self.kind = self._standard(join(train, meta) if pooled else train)
-        (self.held, self.held_kind), self.held_y = self._standard(meta), torch.from_numpy(monte_carlo(meta))
-        (self.judge, self.judge_kind), self.judge_y = (
-            self._standard(validation),
-            torch.from_numpy(monte_carlo(validation)),
-        )
+        self.held, self.held_kind = self._standard(meta)
+        self.held_y = torch.from_numpy(monte_carlo(meta))
+        self.judge, self.judge_kind = self._standard(validation)
+        self.judge_y = torch.from_numpy(monte_carlo(validation))
         self.fixed = self.held_y if pooled else self.held_y[:0]
         self.start = torch.from_numpy(labels)
         self.free = torch.from_numpy(train.rollouts < WHOLE)
@@ -150,12 +150,12 @@ class Loop:
     def _means(self, train: Steps) -> Floats:
         """(2, F): of steps inside programs and of whole programs, or twice that of all steps."""
         whole = train.last
-        if not self.settings.apart or whole.all() or not whole.any():
+        if not self.apart:
             return np.stack([train.states.mean(0)] * 2)
         return np.stack([train.states[~whole].mean(0), train.states[whole].mean(0)])
 
     def _standard(self, steps: Steps) -> tuple[Tensor, Tensor]:
-        kind = steps.last.astype(np.int64) if self.settings.apart else np.zeros(len(steps), np.int64)
+        kind = steps.last.astype(np.int64) if self.apart else np.zeros(len(steps), np.int64)
         return torch.from_numpy((steps.states - self.means[kind]) / self.spread), torch.from_numpy(kind)
 
     def fresh(self, labels: Floats, weights: Floats | None) -> _State:
