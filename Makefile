@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup solve test lint bench soak engine clean
 help:
 	@echo "make setup   a virtual environment with everything in it ($(VENV)/bin/dreamprm)"
-	@echo "make solve   set up, fetch the default models, solve examples/merge_intervals.md"
+	@echo "make solve   set up, fetch the default models, solve examples/merge_intervals.md (with its examples, where an engine is ready)"
 	@echo "make test    set up, start a container engine if there is none, run all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure the figures; JSON into benchmarks/results/"
@@ -31,7 +31,9 @@ solve: setup
 	@echo "== models (kept in the user's cache; checked by SHA-256)"
 	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b
 	@echo "== solving examples/merge_intervals.md"
-	$(BIN)/dreamprm solve examples/merge_intervals.md
+	@if $(BIN)/dreamprm sandbox status >/dev/null 2>&1; then set -x; $(BIN)/dreamprm solve examples/merge_intervals.md --examples; \
+	else echo "(no container engine is ready: the examples are not run, the rewards alone choose; see make engine)"; \
+	  set -x; $(BIN)/dreamprm solve examples/merge_intervals.md; fi
 
 test: setup lint engine
 	@echo "== models for the tests that use the real ones"

@@ -4,34 +4,38 @@ def read_intervals():
     return [tuple(map(int, input().split())) for _ in range(count)]
 
 
-def is_overlapping(interval1, interval2):
-    """Check if two intervals overlap."""
-    l1, r1 = interval1
-    l2, r2 = interval2
-    return max(l1, l2) <= min(r1, r2)
-
-
 def merge_intervals(intervals):
-    """Merge overlapping intervals and return the result."""
+    """Merge overlapping intervals."""
+    intervals.sort(key=lambda x: x[0])
     merged = []
-    for i in range(len(intervals)):
-        if not merged or not is_overlapping(merged[-1], intervals[i]):
-            merged.append(intervals[i])
+    if not intervals:
+        return merged
+    current_interval = intervals[0]
+    for next_interval in intervals[1:]:
+        if next_interval[0] <= current_interval[1]:
+            current_interval = (current_interval[0], max(current_interval[1], next_interval[1]))
         else:
-            merged[-1] = (min(merged[-1][0], intervals[i][0]), max(merged[-1][1], intervals[i][1]))
+            merged.append(current_interval)
+            current_interval = next_interval
+    merged.append(current_interval)
     return merged
 
 
-def total_length(merged_intervals):
-    """Calculate the total length of the merged intervals."""
-    return sum(r - l for l, r in merged_intervals)
+def count_merged_intervals(merged_intervals):
+    """Count the number of merged intervals and their total length."""
+    total_length = 0
+    count = len(merged_intervals)
+    for interval in merged_intervals:
+        total_length += interval[1] - interval[0]
+    return count, total_length
 
 
 def main():
     """Read the input, solve, print the answer."""
     intervals = read_intervals()
-    merged = merge_intervals(intervals)
-    print(len(merged), total_length(merged))
+    merged_intervals = merge_intervals(intervals)
+    count, total_length = count_merged_intervals(merged_intervals)
+    print(count, total_length)
 
 
 main()
