@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dreamprm_cli.errors import ConfigError, ProblemError, SandboxUnavailable
 from dreamprm_cli.events import SCHEMA_VERSION
+from dreamprm_cli.output import print_json
 
 if TYPE_CHECKING:
     from dreamprm_sandbox.formats import Mode
@@ -49,10 +49,10 @@ def grade(
     programs = read(samples, tasks)
     limits = None if time_limit_s is None else Limits(time_limit_s=time_limit_s)
     with Sandbox(workers, mode=mode, limits=limits, shared=trust == "weak") as box:
-        totals = grade_all(box, tasks, programs, out, other, _print if jsonl else lambda row: None)
+        totals = grade_all(box, tasks, programs, out, other, print_json if jsonl else lambda row: None)
     totals = {**totals, "schema_version": SCHEMA_VERSION}
     if json_:
-        _print(totals)
+        print_json(totals)
     elif not jsonl:
         for key, value in totals.items():
             print(f"{key:14} {value}")
@@ -75,7 +75,7 @@ def build(force: Annotated[bool, typer.Option(help="Build anew even if there is 
     """Make the sandbox image, without any image registry."""
     from dreamprm_sandbox import commands
 
-    _print(commands.build(lambda line: print(line, file=sys.stderr), force=force))
+    print_json(commands.build(lambda line: print(line, file=sys.stderr), force=force))
 
 
 @sandbox_app.command()
@@ -83,7 +83,7 @@ def status() -> None:
     """The engine, the image, our containers, and whether the limits really hold."""
     from dreamprm_sandbox import commands
 
-    _print(commands.status())
+    print_json(commands.status())
 
 
 @sandbox_app.command()
@@ -91,9 +91,4 @@ def clean(images: Annotated[bool, typer.Option(help="Remove the images too.")] =
     """Remove containers whose owner is dead."""
     from dreamprm_sandbox import commands
 
-    _print(commands.clean(images=images))
-
-
-def _print(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    print_json(commands.clean(images=images))

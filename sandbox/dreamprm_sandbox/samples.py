@@ -80,7 +80,8 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         data = path.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ProblemError(f"{path}: {error}") from None
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ProblemError(f"cannot read {path}: {said}") from None
     if text.lstrip().startswith("["):
         parts = [(f"{path}: entry {number}", row) for number, row in enumerate(_json(text, str(path)), 1)]
     else:

@@ -30,8 +30,8 @@ SOURCES = {
     MBPP: ("mbpp-train-0.5b.jsonl.gz", "mbpp-dev-0.5b.jsonl.gz"),
     "problems/classeval.jsonl.gz": (),
 }
-BACKBONE, LAYERS = "qwen2.5-coder-0.5b", (14, 20)  # of the states that the shipped model reads, 20 is best
-Grade = Callable[[Sequence[tuple[Problem, str]]], list[bool]]
+BACKBONE, LAYERS = "qwen2.5-coder-0.5b", (14, 20)  # of the two, 20 tells steps apart better
+Grade = Callable[[Sequence[tuple[Problem, str]]], list[bool | None]]
 _UNITTEST = """
 import io as _io, sys as _sys, unittest as _unittest
 _loaded = _unittest.defaultTestLoader.loadTestsFromModule(_sys.modules[__name__])
@@ -88,7 +88,7 @@ def plant(folders: Sequence[Path], grade: Grade, seed: int = 0, tries: int = 8, 
     draw, rows = random.Random(seed), []
     for name, row, code, some in found:
         right = next(verdicts)
-        killed = [mutant for mutant in some if not next(verdicts)]
+        killed = [mutant for mutant in some if next(verdicts) is False]  # None: nobody knows
         if not right:
             continue
         draw.shuffle(killed)
@@ -144,14 +144,14 @@ def sandboxed(scratch: Path) -> Grade:
     """Whether each program passes, in the sandbox; what is asked and answered is kept in `scratch`, so a killed run
     goes on."""
 
-    def grade(todo: Sequence[tuple[Problem, str]]) -> list[bool]:
+    def grade(todo: Sequence[tuple[Problem, str]]) -> list[bool | None]:
         from dreamprm_sandbox.grade import grade_files
         from dreamprm_sandbox.limits import Limits
 
         verdicts = scratch.with_suffix(".verdicts")
         write([{"task_id": problem.id, "solution": code} for problem, code in todo], scratch)
         grade_files({p.id: p for p, _ in todo}, scratch, verdicts, limits=Limits(time_limit_s=3.0))
-        return [row["status"] == "PASS" for row in read_jsonl(verdicts)]
+        return [None if row["status"] is None else row["status"] == "PASS" for row in read_jsonl(verdicts)]
 
     return grade
 
