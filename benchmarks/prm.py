@@ -42,12 +42,12 @@ def _problem(tokens: Any) -> Problem:
 
 def measure(
     repeats: int = 5,
-    prefix_repeats: int = 1,
+    prefix_repeats: int = 5,
     prefix_candidates: int = 4,
     candidates: int = CANDIDATES,
     functions: int = FUNCTIONS,
 ) -> dict[str, Any]:
-    """Best times of each side. The per-prefix side takes minutes, so that pair is read `prefix_repeats` times.
+    """Best times of each side. The per-prefix side takes a minute or two a reading: `prefix_repeats` of them.
 
     Live scoring is read twice over: every function in a forward of its own as it is finished, and with PENDING of
     them waiting, as they do when candidates are written side by side.
@@ -126,7 +126,7 @@ def measure(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--prefix-repeats", type=int, default=1)
+    parser.add_argument("--prefix-repeats", type=int, default=5)
     parser.add_argument("--prefix-candidates", type=int, default=4)
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--functions", type=int, default=FUNCTIONS)

@@ -61,11 +61,20 @@ _preload()
 _threading: Any = sys.modules["threading"]
 
 
+# What the interpreter itself takes between the limit and the candidate's first line. Without it one object of just the
+# budget would depend on chance, and children that fail to get it would die unseen where the group should be caught.
+_OWN_BYTES = 16 << 20
+
+
 def limit(memory_bytes: int) -> None:
-    """Limits for this process and all it forks. Shared libraries and arenas are mapped already: memory comes on top."""
+    """Limits for this process and all it forks. Shared libraries and arenas are mapped already: memory comes on top.
+
+    Address space is each process's; what the candidate and its children hold together is limited by the control group.
+    """
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + memory_bytes, mapped + memory_bytes))
+    most = mapped + memory_bytes + _OWN_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     deepest = resource.getrlimit(resource.RLIMIT_STACK)[1]
     resource.setrlimit(resource.RLIMIT_STACK, (deepest, deepest))
 
