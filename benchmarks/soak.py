@@ -44,7 +44,7 @@ _HONEST = (
 
 def memory(gradings: int = 10_000, warm_up: int = _WARM_UP) -> dict[str, Any]:
     """Resident megabytes of this process after a warm-up and at their most from then on."""
-    before = set(os.listdir(tempfile.gettempdir()))
+    before, others = set(os.listdir(tempfile.gettempdir())), containers_left()
     asked = faults.jobs(gradings + warm_up, seed=1, quick=True)
     wrong = 0
     with Sandbox() as box:
@@ -58,7 +58,7 @@ def memory(gradings: int = 10_000, warm_up: int = _WARM_UP) -> dict[str, Any]:
             if number >= warm_up and (number - warm_up) % 100 == 0:
                 sizes.append(resident_mb())
         seconds = time.perf_counter() - begin
-    left = containers_left()
+    left = containers_left() - others
     files = sorted(set(os.listdir(tempfile.gettempdir())) - before)
     growth = max(sizes) - sizes[0]
     return {
@@ -91,7 +91,7 @@ def load(programs: int = 1000) -> dict[str, Any]:
 
 def starts(pools: int = 50) -> dict[str, Any]:
     """So many pools started at the same moment, each grading one program."""
-    together = threading.Barrier(pools)
+    together, others = threading.Barrier(pools), containers_left()
     seconds: list[float] = []
     problems: list[str] = []
 
@@ -113,7 +113,7 @@ def starts(pools: int = 50) -> dict[str, Any]:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, begin + _START_BUDGET_S - time.perf_counter()))
-    left = containers_left()
+    left = containers_left() - others
     return {
         "pools": pools,
         "finished": len(seconds),
@@ -138,7 +138,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def containers_left() -> int:
-    """Containers of this process that the engine still knows."""
+    """Containers of this process that the engine knows; it may have had some before."""
     client = docker.connect()
     ours = [found for found in docker.containers(client) if found["Labels"].get(docker.OWNER) == str(os.getpid())]
     client.close()
