@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dreamprm_sandbox import codec
+from dreamprm_sandbox.carried import BASES, plain
 from dreamprm_sandbox.remote import (
     ARITHMETIC,
-    BASES,
     DUNDERS,
     ITEMS,
     ORDER,
@@ -23,7 +23,6 @@ from dreamprm_sandbox.remote import (
     is_remote,
     number_of,
     operated,
-    plain,
     words,
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dreamprm_cli.types import Status
-from dreamprm_sandbox import guard, judge, load, remote, served
+from dreamprm_sandbox import carried, guard, judge, load, remote, served
 from dreamprm_sandbox.bundle import bundle
 from dreamprm_sandbox.compare import holds_opaque
 from dreamprm_sandbox.limits import Limits
@@ -23,8 +23,8 @@ _JUDGE_TOTAL_S = 300.0
 _WRONG = re.compile(r"assert\b|AssertionError|(_pytest\.outcomes\.)?Failed: DID NOT RAISE")
 
 
-_CANDIDATE = bundle(load, remote, served, main="served.serve")
-_JUDGE = bundle(load, remote, guard, judge, main="judge.main")
+_CANDIDATE = bundle(load, carried, remote, served, main="served.serve")
+_JUDGE = bundle(load, carried, remote, guard, judge, main="judge.main")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Both sides run this module: the judge, where the user's tests are, and the candidate's process. They never meet; the
 host carries every message and knows them to be plain values. What crosses: plain builtin values and a few of the
-standard library's (`_VALUES`) as copies; functions, classes, exceptions and other objects as handles; lists, dicts and
+standard library's as copies (`carried`); functions, classes, exceptions and other objects as handles; lists, dicts and
 sets that a call changed are changed on the caller's side too.
 
 What the judge asks of a candidate's object is answered by the candidate, so it may be a lie, and no lie may make a
@@ -15,66 +15,33 @@ Standard library only; runs in containers.
 from __future__ import annotations
 
 import builtins
-import collections
-import datetime
-import decimal
-import fractions
 import operator
-import pathlib
 import sys
 import threading
 import types
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 from dreamprm_sandbox import codec
+from dreamprm_sandbox.carried import (
+    BASES,
+    CONTAINERS,
+    CONTAINERS_BY_NAME,
+    MAX_DEPTH,
+    PLAIN,
+    VALUES,
+    VALUES_BY_NAME,
+    content_of,
+    holding,
+    mutable,
+    plain,
+    restore,
+)
 
 
 def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
-
-_PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict))
-BASES = (int, float, complex, str, bytes, list, tuple, set, frozenset, dict)
-_MAX_DEPTH = 100
-
-# Standard library values that travel as copies: type -> (to a plain value, and back).
-_VALUES: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    decimal.Decimal: (str, lambda text: decimal.Decimal(text[:10_000])),
-    fractions.Fraction: (lambda x: (x.numerator, x.denominator), lambda pair: fractions.Fraction(*map(int, pair))),
-    datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
-    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
-    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
-    datetime.timedelta: (lambda x: (x.days, x.seconds, x.microseconds), lambda x: datetime.timedelta(*map(int, x))),
-    uuid.UUID: (str, uuid.UUID),
-    pathlib.PosixPath: (str, pathlib.PosixPath),
-    pathlib.PurePosixPath: (str, pathlib.PurePosixPath),
-    range: (lambda x: (x.start, x.stop, x.step), lambda x: range(*map(int, x))),
-    slice: (lambda x: (x.start, x.stop, x.step), lambda x: slice(*x)),
-    type(Ellipsis): (lambda _: None, lambda _: Ellipsis),
-    type(NotImplemented): (lambda _: None, lambda _: NotImplemented),
-}
-_VALUES_BY_NAME = {kind.__name__: (kind, back) for kind, (_, back) in _VALUES.items()}
-# Containers of the standard library, by the plain container that holds their content.
-_CONTAINERS: dict[type, Callable[[Any], Any]] = {
-    collections.OrderedDict: dict,
-    collections.Counter: dict,
-    collections.defaultdict: dict,
-    collections.deque: list,
-    type({}.keys()): list,
-    type({}.values()): list,
-    type({}.items()): list,
-}
-_CONTAINERS_BY_NAME: dict[str, Callable[[Any], Any]] = {
-    "OrderedDict": collections.OrderedDict,
-    "Counter": collections.Counter,
-    "defaultdict": lambda content: collections.defaultdict(None, content),
-    "deque": collections.deque,
-    "dict_keys": lambda content: dict.fromkeys(content).keys(),
-    "dict_values": lambda content: dict(enumerate(content)).values(),
-    "dict_items": lambda content: dict(content).items(),
-}
 
 # What an object can be asked without being shown anything.
 _ASKED = words(
@@ -183,26 +150,6 @@ def _relay(name: str) -> Callable[..., Any]:
     return method
 
 
-def plain(value: Any) -> bool:
-    """Whether the value is made of builtin types alone, none of them a subclass."""
-    stack = [value]
-    seen = 0
-    while stack:
-        item = stack.pop()
-        kind = type(item)
-        if kind not in _PLAIN:
-            return False
-        seen += 1
-        if seen > 4_000_000:  # a cycle, or beyond any cap of the codec
-            return True
-        if kind is dict:
-            stack.extend(item)
-            stack.extend(item.values())
-        elif kind in (list, tuple, set, frozenset):
-            stack.extend(item)
-    return True
-
-
 class Peer:
     """One side. `send` and `receive` carry plain values; `request` asks and, while it waits, answers."""
 
@@ -225,9 +172,9 @@ class Peer:
 
     def _node(self, value: Any, depth: int) -> Any:
         kind = type(value)
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise NotCarried("a value is nested too deeply, or holds itself")
-        if kind in _PLAIN:
+        if kind in PLAIN:
             if kind is dict:
                 return "d", [(self._node(key, depth + 1), self._node(item, depth + 1)) for key, item in value.items()]
             if kind in (list, tuple, set, frozenset):
@@ -235,10 +182,10 @@ class Peer:
             return "v", value
         if is_remote(value):
             return "m", number_of(value)
-        if kind in _VALUES:
-            return "V", kind.__name__, _VALUES[kind][0](value)
-        if kind in _CONTAINERS:
-            return "C", kind.__name__, self._node(_CONTAINERS[kind](value), depth + 1)
+        if kind in VALUES:
+            return "V", kind.__name__, VALUES[kind][0](value)
+        if kind in CONTAINERS:
+            return "C", kind.__name__, self._node(CONTAINERS[kind](value), depth + 1)
         if isinstance(value, type):
             return self._class(value, depth + 1)
         if isinstance(value, BaseException):
@@ -252,12 +199,12 @@ class Peer:
         """("h", number, class, (name, docstring), plain content): an object that stays here."""
         name = getattr(value, "__name__", "") if callable(value) or isinstance(value, types.ModuleType) else ""
         content = next((base for base in BASES if isinstance(value, base)), None)
-        held = None if content is None else self._node(_content(content, value), depth + 1)
+        held = None if content is None else self._node(content_of(content, value), depth + 1)
         doc = str(value.__doc__ or "")[:10_000] if isinstance(value, types.FunctionType | types.MethodType) else ""
         return "h", self.number(value), self._class(type(value), depth + 1), (str(name)[:100], doc), held
 
     def _class(self, kind: type, depth: int) -> Any:
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise NotCarried("a class has too many ancestors")
         if getattr(builtins, kind.__name__, None) is kind:
             return "b", kind.__name__
@@ -292,7 +239,7 @@ class Peer:
             raise Broken(f"not a value: {error}") from None
 
     def _value(self, node: Any, depth: int) -> Any:
-        if depth > 4 * _MAX_DEPTH:
+        if depth > 4 * MAX_DEPTH:
             raise Broken("nested too deeply")
         match node:
             case ("v", value):
@@ -305,9 +252,9 @@ class Peer:
             case ("m", int() as number) if number >= 0:
                 return self._lent[number]
             case ("V", str() as name, content):
-                return _VALUES_BY_NAME[name][1](content)
+                return VALUES_BY_NAME[name][1](content)
             case ("C", str() as name, content):
-                return _CONTAINERS_BY_NAME[name](self._value(content, depth + 1))
+                return CONTAINERS_BY_NAME[name](self._value(content, depth + 1))
             case ("b" | "i" | "c", *_):
                 return self._known_class(node, depth)
             case ("x", int() as number, kind, list() as arguments, str() as text):
@@ -330,7 +277,7 @@ class Peer:
                 raise Broken("not the content of a plain value")
             identity = {"_remote_peer": self, "_remote_number": number_of(its_class)}
             mixed = RemoteType(its_class.__name__, (base, its_class), identity)
-            made = _holding(base, mixed, content)
+            made = holding(base, mixed, content)
         else:
             made = object.__new__(its_class)
         self._mark(made, number, names)
@@ -345,7 +292,7 @@ class Peer:
                 object.__setattr__(made, key, text)
 
     def _known_class(self, node: Any, depth: int) -> Any:
-        if depth > 4 * _MAX_DEPTH:
+        if depth > 4 * MAX_DEPTH:
             raise Broken("nested too deeply")
         match node:
             case ("b", str() as name):
@@ -466,7 +413,7 @@ class Peer:
         given = self.unpack(packed)
         if not (isinstance(given, tuple) and len(given) == 2 and type(given[0]) is tuple and type(given[1]) is dict):
             raise Broken("not a request")
-        changing = _mutable(given)
+        changing = mutable(given)
         before = codec.encode(self.pack(given)) if changing else b""
         self._answering += 1
         try:
@@ -531,68 +478,10 @@ def _awaited(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
-def restore(old: Any, new: Any, depth: int = 0) -> None:
-    """Make containers what the call on the other side has made of its copies."""
-    if type(old) is not type(new) or depth > _MAX_DEPTH:
-        return
-    if isinstance(old, list | tuple):
-        for index, (before, after) in enumerate(zip(old, new, strict=False)):
-            if type(before) is type(after) and isinstance(before, list | dict | set | bytearray | tuple):
-                restore(before, after, depth + 1)
-                if isinstance(old, list) and not isinstance(before, tuple):
-                    new[index] = before
-        if isinstance(old, list):
-            old[:] = new
-    elif isinstance(old, dict):
-        kept = {key: before for key, before in old.items() if key in new and type(before) is type(new[key])}
-        for key, before in kept.items():
-            if isinstance(before, list | dict | set | bytearray):
-                restore(before, new[key], depth + 1)
-                new[key] = before
-        old.clear()
-        old.update(new)
-    elif isinstance(old, set):
-        old.clear()
-        old.update(new)
-    elif isinstance(old, bytearray):
-        old[:] = new
-
-
-def _mutable(value: Any) -> bool:
-    """Whether a list, dict, set or bytearray is among the arguments."""
-    args, kwargs = value
-    stack = [*args, *kwargs.values()]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, list | dict | set | bytearray):
-            return True
-        if type(item) in (tuple, frozenset):
-            stack.extend(item)
-    return False
-
-
-def _content(base: Any, value: Any) -> Any:
-    """The plain value that an object of a subclass holds."""
-    if base is dict:
-        return dict(dict.items(value))
-    if base in (list, tuple, set, frozenset):
-        return base(base.__iter__(value))
-    return codec.decode(codec.encode(value))
-
-
 def _unmade(kind: Any) -> BaseException:
     """An exception of a class of the other side, which is not asked to make one."""
     error: BaseException = kind.__new__(kind)
     return error
-
-
-def _holding(base: Any, kind: Any, content: Any) -> Any:
-    """An object of `kind`, a subclass of `base`, with the content of a plain value."""
-    if base in (list, set, dict):
-        made = base.__new__(kind)
-        base.__init__(made, content)
-        return made
-    return base.__new__(kind, content)
 
 
 def _telling(base: type) -> bool:

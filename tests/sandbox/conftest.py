@@ -1,10 +1,14 @@
 """One warm sandbox for all tests that need the real engine."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dreamprm_sandbox import Limits, Sandbox
+
+sys.path.insert(0, str(Path(__file__).parent))  # attack_table
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,13 @@
 The task is "add two numbers"; each case names the verdict it must get. FAIL means anything but PASS.
 """
 
-import json
-from pathlib import Path
-
 import pytest
+from attack_table import cases
 
 from dreamprm_cli import types
 from dreamprm_sandbox import Sandbox
 
-HERE = Path(__file__).parent
-CASES = [json.loads(line) for name in ("cases.jsonl", "more.jsonl") for line in (HERE / name).read_text().splitlines()]
+CASES = cases("cases.jsonl", "more.jsonl")
 EXAMPLES = [((1, 2), 3), ((30, 4), 34), ((5, -6), -1)]
 FUNCTION = types.Problem(
     "add",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from attack_table import cases
 
 from dreamprm_cli import types
 from dreamprm_cli.errors import ConfigError, ProblemError
@@ -11,12 +12,7 @@ from dreamprm_sandbox import Limits, Sandbox, formats
 from dreamprm_sandbox.formats import pytests
 
 HERE = Path(__file__).parent
-CASES = [
-    json.loads(line)
-    for name in ("cases.jsonl", "attacks.jsonl")
-    for line in (HERE / name).read_text().split("\n")
-    if line
-]
+CASES = cases("cases.jsonl", "attacks.jsonl")
 DOUBLE = """
 import pytest
 import unittest

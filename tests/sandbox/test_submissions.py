@@ -3,16 +3,15 @@
 import contextlib
 import gzip
 import io
-import json
 import lzma
 import stat
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from attack_table import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,13 +20,7 @@ from dreamprm_cli.errors import ConfigError
 from dreamprm_sandbox import Sandbox
 from dreamprm_sandbox.submission import Refused, taken_apart, unpacked
 
-HERE = Path(__file__).parent
-CASES = [
-    json.loads(line)
-    for name in ("cases.jsonl", "attacks.jsonl")
-    for line in (HERE / name).read_text().split("\n")
-    if line
-]
+CASES = cases("cases.jsonl", "attacks.jsonl")
 FUNCTION = types.Problem(
     "add", "", entry_point="add", tests=types.Tests("plain", payload={"tests": [{"input": [1, 2], "output": 3}]})
 )

@@ -80,3 +80,13 @@ def planted():
     program = np.repeat(np.arange(len(items)), 2)
     target = np.array([float(items[index].passed) for index in program], dtype=np.float32)
     return Table(tuple(items), stacked, program, target), direction
+
+
+@pytest.fixture
+def one_thread():
+    """Where tensors are tiny, threads would only wait for each other."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

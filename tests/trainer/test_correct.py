@@ -15,15 +15,7 @@ from dreamprm_trainer.correct import MODES, Loop, Settings, fit
 from dreamprm_trainer.hypergradient import double_backward
 from dreamprm_trainer.labels import WHOLE, Steps, monte_carlo
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """The tensors are tiny: threads would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 HIDDEN = 24
 

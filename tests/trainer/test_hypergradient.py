@@ -22,15 +22,7 @@ from dreamprm_trainer.hypergradient import (
 from dreamprm_trainer.inner import SGD, Adam, adam_diagonal
 from dreamprm_trainer.unrolled import correct_step, plain_step
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """The tensors are tiny: threads would wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 N, META, WIDTH = 24, 8, 12
 
