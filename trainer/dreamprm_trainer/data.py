@@ -57,7 +57,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One graded program. `truth` runs along `steps`: what is known of the step itself, None where nothing is."""
+    """One graded program. `truth` runs along `steps`: what is known of the step itself, None where nothing is.
+
+    passes, rollouts: also along `steps`, the Monte-Carlo counts of the prefix that ends with each (0 rollouts: none
+    were made); empty for a program of which no prefix has any.
+    """
 
     source: str
     split: str
@@ -71,6 +75,8 @@ class Item:
     finish_reason: str = "stop"
     mean_logprob: float = math.nan
     tokens: int = 0
+    passes: tuple[int, ...] = ()
+    rollouts: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -162,12 +168,26 @@ def _item(source: Source, own_split: str, problem: Problem, row: Row) -> Item:
         finish_reason=row.get("finish_reason", "stop"),
         mean_logprob=math.nan if logprob is None else float(logprob),
         tokens=int(row.get("tokens", 0)),
+        passes=_counts(row, "mc_pass", steps),
+        rollouts=_counts(row, "mc_total", steps),
     )
 
 
 def _truth(steps: Sequence[Step], labels: Mapping[str, bool]) -> tuple[bool | None, ...]:
     """Method labels by the last part of the step's name."""
     return tuple(labels.get(step.name.rsplit(".", 1)[-1]) if step.kind == "method" else None for step in steps)
+
+
+def _counts(row: Row, key: str, steps: Sequence[Step]) -> tuple[int, ...]:
+    """Raises ProblemError where there are counts that do not run along the steps (another splitter made them)."""
+    given = row.get(key)
+    if given is None:
+        return ()
+    if len(given) != len(steps):
+        raise ProblemError(
+            f"{row['task_id']}: {key} has {len(given)} entries, the program {len(steps)} steps", "label the pool anew"
+        )
+    return tuple(map(int, given))
 
 
 def unique(items: Iterable[Item]) -> list[Item]:
