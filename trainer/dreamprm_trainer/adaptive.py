@@ -3,8 +3,8 @@
 python -m dreamprm_trainer.adaptive LABELS.jsonl ...        # of `dreamprm train label --first 16`
 
 A prefix is taken to pass with its passes / K (those with fewer than K rollouts are left out); what a plan
-would do with it is then reckoned exactly, over all orders in which its rollouts could have passed. A label is wrong when
-it stands on the other side of one half than the rate; exactly one half counts as half wrong.
+would do with it is then reckoned exactly, over all orders in which its rollouts could have passed. A label is wrong
+when it stands on the other side of one half than the rate; exactly one half counts as half wrong.
 """
 
 from __future__ import annotations
