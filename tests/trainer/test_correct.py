@@ -94,11 +94,11 @@ def test_the_epoch_moves_labels_by_the_label_gradient(inner, apart):
     train, _, meta, validation, _ = _world(problems=100)
     settings = Settings(inner=inner, lr=0.01, l2=0.0, label_lr=1e-3, apart=apart, cold=0)
     loop = Loop(train, meta, validation, settings, np.full(len(train), 0.4, np.float32))
-    state = loop.fresh(loop.start.numpy(), None)
+    state = loop.fresh(loop.start.labels.numpy(), None)
     z = torch.zeros(len(train))
     for moving in (False, False):
         z, _ = loop.epoch(state, z, moving)
-    inner_before, labels = state.inner, state.labels
+    inner_before, labels = state.inner, state.moving.labels
     params = {"weight": state.weight, "bias": state.bias}
 
     def logits(p, x=loop.x, kind=loop.kind):
@@ -110,7 +110,7 @@ def test_the_epoch_moves_labels_by_the_label_gradient(inner, apart):
 
     truth, _ = double_backward(logits, clean_loss, params, labels, torch.ones(len(train)), inner_before)
     loop.epoch(state, z, True)
-    moved = torch.logit(labels.double()) - torch.logit(state.labels.double())
+    moved = torch.logit(labels.double()) - torch.logit(state.moving.labels.double())
     cosine = torch.nn.functional.cosine_similarity((truth * labels * (1 - labels)).double(), moved.double(), dim=0)
     assert float(cosine) >= 0.9999
     assert float(moved.square().mean().sqrt()) == pytest.approx(1e-3, rel=1e-3)

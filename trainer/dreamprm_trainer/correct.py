@@ -25,13 +25,11 @@ from torch.nn import functional as F
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
-from dreamprm_trainer.hypergradient import label_gradients, on_logits
+from dreamprm_trainer.hypergradient import label_gradients
 from dreamprm_trainer.inner import SGD, Adam, Inner
-from dreamprm_trainer.labels import WHOLE, Steps, bounded, join, monte_carlo
+from dreamprm_trainer.labels import Steps, bounded, join, monte_carlo
+from dreamprm_trainer.moving import MODES, Mode, Moving, Start
 from dreamprm_trainer.tables import Floats
-
-Mode = Literal["plain", "pooled", "reweight", "correct"]
-MODES: tuple[Mode, ...] = ("plain", "pooled", "reweight", "correct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +91,7 @@ class _State:
     weight: Tensor
     bias: Tensor
     inner: Inner
-    labels: Tensor
-    sample: Tensor  # weights of the noisy steps
-    scale: float = 0.0  # root mean square of the first label gradient
+    moving: Moving  # of the noisy steps
 
 
 def fit(
@@ -142,10 +138,7 @@ class Loop:
         self.judge, self.judge_kind = self._standard(validation)
         self.judge_y = torch.from_numpy(monte_carlo(validation))
         self.fixed = self.held_y if pooled else self.held_y[:0]
-        self.start = torch.from_numpy(labels)
-        self.free = torch.from_numpy(train.rollouts < WHOLE)
-        trust = torch.from_numpy(train.rollouts) + 2
-        self.trust = trust / trust[self.free].mean()
+        self.start = Start.of(labels, train.rollouts)
 
     def _means(self, train: Steps) -> Floats:
         """(2, F): of steps inside programs and of whole programs, or twice that of all steps."""
@@ -164,8 +157,10 @@ class Loop:
             weight=torch.zeros(self.x.shape[1]),
             bias=torch.zeros(2),
             inner=inner,
-            labels=torch.from_numpy(labels),
-            sample=torch.ones(self.noisy) if weights is None else torch.from_numpy(weights),
+            moving=Moving(
+                labels=torch.from_numpy(labels),
+                weights=torch.ones(self.noisy) if weights is None else torch.from_numpy(weights),
+            ),
         )
 
     def run(self, labels: Floats, weights: Floats | None = None) -> Fitted:
@@ -197,8 +192,8 @@ class Loop:
     def epoch(self, state: _State, z: Tensor, moving: bool) -> tuple[Tensor, float]:
         """One step of the head at logits z (N,), and of labels or weights if `moving`: new logits, meta loss."""
         mode, count, noisy = self.settings.mode, len(self.x), self.noisy
-        y = torch.cat([state.labels, self.fixed])
-        w = torch.cat([state.sample, torch.full_like(self.fixed, self.settings.clean)])
+        y = torch.cat([state.moving.labels, self.fixed])
+        w = torch.cat([state.moving.weights, torch.full_like(self.fixed, self.settings.clean)])
         residual = w * (torch.sigmoid(z) - y) / count
         grads = {
             "weight": self.x.T @ residual + self.settings.l2 * state.weight,
@@ -214,21 +209,10 @@ class Loop:
         direction = diagonal["weight"] * (self.held.T @ error)
         both = F.linear(self.x, torch.stack([direction, state.weight]))  # (N, 2); six times as quick as x @ (F, 2)
         along = both[:, 0] + (diagonal["bias"] * torch.zeros(2).index_add(0, self.held_kind, error))[self.kind]
-        self._move(state, *label_gradients(z[:noisy], y[:noisy], state.sample, along[:noisy]))
+        moving = state.moving
+        gradients = label_gradients(z[:noisy], y[:noisy], moving.weights, along[:noisy])
+        moving.move(self.start, self.settings, *gradients, first=not moving.count)
         return both[:, 1] + state.bias[self.kind], loss
-
-    def _move(self, state: _State, for_labels: Tensor, for_weights: Tensor) -> None:
-        settings = self.settings
-        if settings.mode == "reweight":
-            state.scale = state.scale or float(for_weights.square().mean().sqrt()) or 1.0
-            state.sample = (state.sample - settings.label_lr * for_weights / state.scale).clamp(0, 2)
-            return
-        y = state.labels
-        pull = torch.where(self.free, on_logits(y, for_labels), 0)
-        state.scale = state.scale or float(pull.square().mean().sqrt()) or 1.0
-        back = torch.where(self.free, settings.anchor * self.trust * (y - self.start), 0)
-        logits = torch.logit(y) - settings.label_lr * (pull / state.scale + back)
-        state.labels = torch.sigmoid(logits).clamp(settings.margin, 1 - settings.margin)
 
     @staticmethod
     def _loss(x: Tensor, kind: Tensor, y: Tensor, state: _State) -> tuple[float, Tensor]:
@@ -238,7 +222,7 @@ class Loop:
 
     @staticmethod
     def _keep(state: _State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return state.weight, state.bias, state.labels, state.sample
+        return state.weight, state.bias, state.moving.labels, state.moving.weights
 
 
 def _write(path: Path | None, settings: Settings, fitted: Fitted, rounds: int) -> None:
