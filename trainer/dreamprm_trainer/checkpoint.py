@@ -1,19 +1,25 @@
-"""The fitted head as a checkpoint that the app loads, and back."""
+"""A fitted head, or a tuned backbone and its head, as a checkpoint that the app loads; and a head back from one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.prm.checkpoint import Checkpoint, load
 from dreamprm_cli.prm.checkpoint import save as save_checkpoint
 from dreamprm_cli.prm.head import Head
-from dreamprm_cli.prm.source import locate_backbone
+from dreamprm_cli.prm.source import BackboneSource, locate_backbone, made_whole
 from dreamprm_trainer.recipe import Recipe
+from dreamprm_trainer.tune_settings import TuneSettings
+
+if TYPE_CHECKING:
+    from dreamprm_trainer.reward_model import RewardModel
 
 
 def save(folder: Path, head: Head, recipe: Recipe, report: Mapping[str, Any]) -> None:
@@ -41,3 +47,65 @@ def load_head(folder: Path, recipe: Recipe) -> Head:
     if checkpoint.layers != recipe.settings.layers or checkpoint.backbone != recipe.backbone:
         raise CheckpointError(f"{folder} was not fitted with {recipe.path}", "run `fit` with this recipe first")
     return checkpoint.head
+
+
+def save_tuned(
+    folder: Path,
+    model: RewardModel,
+    source: BackboneSource,
+    settings: TuneSettings,
+    head: Head,
+    forms: tuple[str, ...],
+    data_sha256: str,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint of adapter and head, or of head and the whole backbone where all of it was trained."""
+    config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+    own = source
+    if settings.params == "full":
+        own = _save_backbone(folder / "backbone", model, source, config)
+    checkpoint = Checkpoint(
+        backbone=settings.backbone if own is source else "./backbone",
+        backbone_sha256=own.sha256,
+        layers=settings.layers,
+        head=head,
+        hidden=config["hidden_size"],
+        max_length=settings.max_length,
+        code_reserve=settings.code_reserve,
+        forms=forms,
+        data_sha256=data_sha256,
+        metrics=metrics,
+    )
+    if own is not source:
+        save_checkpoint(checkpoint, folder, config)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        model.backbone.peft_config["default"].base_model_name_or_path = settings.backbone
+        model.backbone.save_pretrained(scratch, save_embedding_layers=False)
+        save_checkpoint(checkpoint, folder, config, Path(scratch))
+
+
+def _save_backbone(
+    folder: Path, model: RewardModel, source: BackboneSource, config: Mapping[str, Any]
+) -> BackboneSource:
+    """A Hugging Face folder with the trained layers, and those below them, in the type that training computed in."""
+    from safetensors.torch import save_file
+
+    from dreamprm_cli.prm.backbone import read_tensors
+
+    depth = max(model.layers)
+    tensors = read_tensors(source.folder, depth)
+    for name, parameter in model.qwen.named_parameters():
+        dtype = model.dtype if parameter.dim() == 2 else parameter.dtype
+        tensors[name] = parameter.detach().to("cpu", dtype)
+    kept = {**config, "num_hidden_layers": depth}
+    if "layer_types" in config:
+        kept["layer_types"] = config["layer_types"][:depth]
+    shutil.rmtree(folder, ignore_errors=True)
+    with made_whole(folder) as scratch:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch / "model.safetensors")
+        (scratch / "config.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if (source.folder / name).is_file():
+                shutil.copyfile(source.folder / name, scratch / name)
+    return locate_backbone(str(folder))

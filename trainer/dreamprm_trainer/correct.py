@@ -27,8 +27,8 @@ from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
 from dreamprm_trainer.hypergradient import label_gradients
 from dreamprm_trainer.inner import SGD, Adam, Inner
-from dreamprm_trainer.labels import Steps, bounded, join, monte_carlo
-from dreamprm_trainer.moving import MODES, Mode, Moving, Start
+from dreamprm_trainer.labels import MODES, Mode, Steps, bounded, join, monte_carlo
+from dreamprm_trainer.moving import Moving, Start
 from dreamprm_trainer.tables import Floats
 
 
@@ -209,9 +209,8 @@ class Loop:
         direction = diagonal["weight"] * (self.held.T @ error)
         both = F.linear(self.x, torch.stack([direction, state.weight]))  # (N, 2); six times as quick as x @ (F, 2)
         along = both[:, 0] + (diagonal["bias"] * torch.zeros(2).index_add(0, self.held_kind, error))[self.kind]
-        moving = state.moving
-        gradients = label_gradients(z[:noisy], y[:noisy], moving.weights, along[:noisy])
-        moving.move(self.start, self.settings, *gradients, first=not moving.count)
+        gradients = label_gradients(z[:noisy], y[:noisy], state.moving.weights, along[:noisy])
+        state.moving.move(self.start, self.settings, *gradients, first=not state.moving.count)
         return both[:, 1] + state.bias[self.kind], loss
 
     @staticmethod

@@ -123,10 +123,15 @@ def _pairs(table: Table, weights: Floats) -> tuple[NDArray[np.int64], NDArray[np
 
 def calibrate(head: Head, table: Table, cached: tuple[int, ...], layers: tuple[int, ...]) -> Head:
     """The head with the temperature and offset that make its step rewards likeliest on `table` (Platt scaling)."""
-    logits = torch.from_numpy(head.logits(table.features(layers, cached)))
-    target = torch.from_numpy(table.target).double()
     count = np.bincount(table.program, minlength=len(table.items))
-    weight = torch.from_numpy(1 / count[table.program])
+    scores = head.logits(table.features(layers, cached))
+    temperature, offset = platt(scores, table.target, 1 / count[table.program])
+    return Head(weight=head.weight, bias=head.bias, temperature=temperature, offset=offset)
+
+
+def platt(scores: NDArray[np.float64], labels: Floats, weights: NDArray[np.float64]) -> tuple[float, float]:
+    """(temperature, offset): sigmoid(scores / temperature + offset) is likeliest for labels (N,) in [0, 1]."""
+    logits, target, weight = torch.from_numpy(scores), torch.from_numpy(labels).double(), torch.from_numpy(weights)
     slope = torch.ones(1, dtype=torch.float64, requires_grad=True)
     offset = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([slope, offset], max_iter=100, line_search_fn="strong_wolfe")
@@ -140,4 +145,4 @@ def calibrate(head: Head, table: Table, cached: tuple[int, ...], layers: tuple[i
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     steepness = max(float(slope.detach()), 1e-3)  # a head that ranks backwards must not be turned round in secret
-    return Head(weight=head.weight, bias=head.bias, temperature=1 / steepness, offset=float(offset.detach()))
+    return 1 / steepness, float(offset.detach())

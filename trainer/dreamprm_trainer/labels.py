@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamprm_trainer.tables import Floats, Ints, Table
 
+Mode = Literal["plain", "pooled", "reweight", "correct"]  # how a model is fitted to them, see `correct.py`
+MODES: tuple[Mode, ...] = ("plain", "pooled", "reweight", "correct")
 WHOLE = 1_000_000  # rollouts that a whole program's outcome counts for: it is known
 
 

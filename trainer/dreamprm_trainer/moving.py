@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dreamprm_trainer.hypergradient import on_logits
-from dreamprm_trainer.labels import WHOLE
+from dreamprm_trainer.labels import WHOLE, Mode
 from dreamprm_trainer.tables import Floats
-
-Mode = Literal["plain", "pooled", "reweight", "correct"]
-MODES: tuple[Mode, ...] = ("plain", "pooled", "reweight", "correct")
 
 
 class Pace(Protocol):

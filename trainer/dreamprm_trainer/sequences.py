@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,6 +120,23 @@ def pack(
         problem=np.array(problem_of, np.int64),
         passed=np.array(passed, np.bool_),
         left_out=len(labels) - kept,
+    )
+
+
+def join(first: Sequences, second: Sequences) -> Sequences:
+    """Both sets; steps, programs and problems of the second get numbers of their own."""
+    steps, programs = len(first.labels), len(first.passed)
+    problems = int(first.problem.max(initial=-1)) + 1
+    moved = (replace(tree, steps=tree.steps + steps, program=tree.program + programs) for tree in second.trees)
+    return Sequences(
+        trees=(*first.trees, *moved),
+        labels=np.concatenate([first.labels, second.labels]),
+        rollouts=np.concatenate([first.rollouts, second.rollouts]),
+        weight=np.concatenate([first.weight, second.weight]),
+        program=np.concatenate([first.program, second.program + programs]),
+        problem=np.concatenate([first.problem, second.problem + problems]),
+        passed=np.concatenate([first.passed, second.passed]),
+        left_out=first.left_out + second.left_out,
     )
 
 

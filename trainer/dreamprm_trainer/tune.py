@@ -1,78 +1,38 @@
 """Fine-tuning of the backbone, low-rank or full, to step labels that may move: modes plain, pooled, reweight, correct.
 
-The modes are those of `correct.py`, step by step over shuffled batches instead of whole epochs at once.
+The modes are those of `correct.py`, over shuffled batches instead of whole epochs at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+
+from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.prm.backbone import pick_dtype
 from dreamprm_cli.prm.head import Head
-from dreamprm_trainer.correct import Mode
+from dreamprm_cli.prm.source import locate_backbone
+from dreamprm_cli.prm.tokens import Tokens
+from dreamprm_cli.prompts import problem_form
+from dreamprm_trainer.activations import Activations
+from dreamprm_trainer.checkpoint import save_tuned
 from dreamprm_trainer.examples import Example
+from dreamprm_trainer.fit import platt
+from dreamprm_trainer.reward_model import build
+from dreamprm_trainer.sequences import Sequences, pack
 from dreamprm_trainer.tables import Floats
-
-Tell = Callable[[object], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TuneSettings:
-    """What is tuned, and how.
-
-    backbone, layers:  as in a recipe: whose model, and the layers whose states the head reads, counted from 1
-    params:            "lora" (rank, alpha, targets) or "full"
-    mode:              plain, pooled, reweight or correct
-    frozen_below:      layers that stay as they are; their output is computed once and cached on disk
-    lr, head_lr:       of the backbone and of the head; both rise over `warmup` steps, then fall to 0 over all epochs
-    weight_decay, clip: AdamW's, and the greatest norm of a gradient
-    epochs, patience:  at most so many; validations without a better result before the end
-    watch:             which validation figure decides: "loss" or "auc" (within problems)
-    batch_tokens:      of one step; micro_tokens: of one forward (memory); a problem is never cut between two programs
-    max_length, code_reserve: as the scorer has them; steps that end beyond max_length are not trained on
-    pairwise:          share of the pairwise loss between passing and failing programs of a problem
-    meta_share:        tokens of a meta batch for each token of a batch
-    cold, label_lr, anchor, margin, clean: as in `correct.Settings`
-    validate_every, save_every: steps; 0: at the end of each epoch (where both are done in any case)
-    checkpointing:     compute activations a second time instead of keeping them
-    dtype, device:     auto: bf16 where the machine computes in it, and its GPU
-    """
-
-    backbone: str
-    layers: tuple[int, ...]
-    params: Literal["lora", "full"] = "lora"
-    mode: Mode = "plain"
-    frozen_below: int = 0
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    lr: float = 1e-4
-    head_lr: float = 1e-3
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    warmup: int = 20
-    epochs: int = 3
-    patience: int = 2
-    watch: Literal["loss", "auc"] = "loss"
-    batch_tokens: int = 8192
-    micro_tokens: int = 4096
-    max_length: int = 4096
-    code_reserve: int = 1536
-    pairwise: float = 0.0
-    meta_share: float = 0.25
-    cold: int = 1
-    label_lr: float = 0.05
-    anchor: float = 0.0
-    margin: float = 0.02
-    clean: float = 1.0
-    validate_every: int = 0
-    save_every: int = 0
-    checkpointing: bool = False
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    device: Literal["auto", "cpu"] = "auto"
-    seed: int = 0
+from dreamprm_trainer.team import Team
+from dreamprm_trainer.tune_events import Event, Stage, Tell
+from dreamprm_trainer.tune_loop import Loop
+from dreamprm_trainer.tune_settings import TuneSettings
+from dreamprm_trainer.tune_state import State
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +40,7 @@ class Tuned:
     """The best state by validation.
 
     checkpoint:       a folder that `dreamprm_cli.prm.open` opens
-    head:             as saved in it (calibrated on the validation set)
+    head:             as saved in it, calibrated on the validation set
     labels, weights:  (S,) of the judged steps of `examples`, in order
     validation, auc:  validation losses, and AUCs within problems, in order; meta: losses of meta batches
     collapsed:        the rewards or the labels had become one constant
@@ -96,24 +56,132 @@ class Tuned:
     collapsed: bool
 
 
+def _silent(event: Event) -> None:
+    pass
+
+
 def tune(
     examples: Sequence[Example],
     validation: Sequence[Example],
     settings: TuneSettings,
     folder: Path,
-    tell: Tell = lambda event: None,
+    tell: Tell = _silent,
     *,
     meta: Sequence[Example] = (),
     head: Head | None = None,
     cache: Path | None = None,
 ) -> Tuned:
-    """Tune to `examples` until `validation` (other problems, clean) gets no better; resumes what `folder` holds.
+    """Tune to `examples` until `validation` (other problems) gets no better; goes on with what `folder` holds.
 
-    meta:  problems held out of both, whose whole programs say where labels or weights should go; needed by all modes
+    meta:  problems held out of both, whose known steps say where labels or weights should go; needed by all modes
            but plain
     head:  where the head starts (its calibration included); default zeros
     cache: folder of cached activations, shared by runs; default inside `folder`
 
-    Raises ConfigError for sets that are empty or settings that do not fit, CheckpointError for the backbone.
+    Started by `accelerate launch`, every process calls this, and the first one writes and tells. Raises ConfigError
+    for sets that are empty or settings that do not fit, CheckpointError for the backbone.
     """
-    raise NotImplementedError
+    accelerator = Accelerator(cpu=settings.device == "cpu")
+    first, device = accelerator.is_main_process, accelerator.device
+    tell = tell if first else _silent
+    source = locate_backbone(settings.backbone)
+    tell(Stage(name="pack", total=len(examples) + len(meta) + len(validation)))
+    train, held, judge = _packed(examples, meta, validation, settings, source.folder)
+    dtype = {"auto": pick_dtype(device), "bf16": torch.bfloat16, "fp32": torch.float32}[settings.dtype]
+    model = build(source, settings, head, dtype, device)
+    below = None
+    if settings.frozen_below:
+        below = Activations.of(cache or folder / "activations", source.sha256, settings.frozen_below, dtype)
+        missing = below.missing([*train.trees, *held.trees, *judge.trees])
+        mine = missing[accelerator.process_index :: accelerator.num_processes]
+        below.fill(
+            mine,
+            model,
+            device,
+            settings.micro_tokens,
+            lambda n: tell(Stage(name="activations", done=n, total=len(mine))),
+        )
+        model.forget_below()
+        accelerator.wait_for_everyone()
+    loop = Loop(Team(model, accelerator, below, settings.micro_tokens), train, held, judge, settings, tell)
+    mark = _mark(settings, source.sha256, head, (train, held, judge))
+    state = State(folder, mark)
+    state.restore(loop)
+    tell(Stage(name="train", done=loop.position.step, total=loop.steps))
+    for best in loop.run():
+        if first:
+            state.keep(loop, best)
+    accelerator.wait_for_everyone()
+    state.restore_best(loop)
+    tell(Stage(name="save"))
+    fitted = _calibrated(loop)
+    position = loop.position
+    if first:
+        forms = tuple(sorted({problem_form(example.problem) for example in examples}))
+        figures = {"validation_loss": min(position.validation), "validation_auc_within": position.auc}
+        save_tuned(folder / "checkpoint", model, source, settings, fitted, forms, mark, figures)
+    accelerator.wait_for_everyone()
+    return Tuned(
+        checkpoint=folder / "checkpoint",
+        head=fitted,
+        labels=loop.moving.labels.numpy(),
+        weights=loop.moving.weights.numpy(),
+        validation=position.validation,
+        auc=position.auc,
+        meta=position.meta,
+        collapsed=position.collapsed,
+    )
+
+
+def _packed(
+    examples: Sequence[Example],
+    meta: Sequence[Example],
+    validation: Sequence[Example],
+    settings: TuneSettings,
+    folder: Path,
+) -> tuple[Sequences, Sequences, Sequences]:
+    """The three sets; that of meta is empty where the mode has no use for it. Raises ConfigError for an empty one."""
+    tokens = Tokens(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    plain = settings.mode == "plain"
+
+    def one(some: Sequence[Example], known_only: bool) -> Sequences:
+        return pack(
+            some,
+            tokens,
+            room=settings.micro_tokens,
+            max_length=settings.max_length,
+            code_reserve=settings.code_reserve,
+            known_only=known_only,
+        )
+
+    sets = one(examples, False), one([] if plain else meta, True), one(validation, False)
+    for name, packed in zip(("training", "meta", "validation"), sets, strict=True):
+        if not packed.trees and not (plain and name == "meta"):
+            raise ConfigError(f"the {name} set has no step to judge", f"mode {settings.mode} needs one")
+    if not sets[2].known.any():
+        raise ConfigError("no step of the validation set is known to be right or wrong", "grade whole programs of it")
+    return sets
+
+
+def _calibrated(loop: Loop) -> Head:
+    """The model's head with the calibration that makes its rewards likeliest on the validation set."""
+    data, scores = loop.validation, loop.scores()
+    kept = np.isfinite(scores)
+    count = np.bincount(data.program, minlength=len(data.passed))
+    temperature, offset = platt(scores[kept].astype(np.float64), data.labels[kept], 1 / count[data.program[kept]])
+    linear = loop.team.model.head
+    weight = linear.weight.detach().float().cpu().numpy()[0].copy()
+    return Head(weight, float(linear.bias.detach()), temperature, offset)
+
+
+def _mark(settings: TuneSettings, backbone_sha256: str, head: Head | None, sets: Sequence[Sequences]) -> str:
+    """Digest of everything that decides what a run does."""
+    digest = hashlib.sha256(f"{asdict(settings)} {backbone_sha256}".encode())
+    if head is not None:
+        digest.update(head.weight.tobytes() + repr((head.bias, head.temperature, head.offset)).encode())
+    for some in sets:
+        for tree in some.trees:
+            digest.update(tree.ids.tobytes() + tree.reads.tobytes())
+        for array in (some.labels, some.rollouts, some.weight, some.passed):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
