@@ -22,6 +22,8 @@ pools = ["q.jsonl"]
 train = ["a"]
 layers = [16]
 aggregation = "mean"
+[fit.convex]
+l2 = 0.1
 [search]
 layers = [[8], [8, 16]]
 l2 = [0.1]

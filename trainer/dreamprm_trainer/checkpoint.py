@@ -7,11 +7,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamprm_cli.errors import CheckpointError
-from dreamprm_cli.prm.checkpoint import Checkpoint, load
+from dreamprm_cli.prm.checkpoint import Checkpoint, load, load_adapter, resolve
 from dreamprm_cli.prm.checkpoint import save as save_checkpoint
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prm.source import BackboneSource, locate_backbone, made_whole
@@ -22,30 +23,64 @@ if TYPE_CHECKING:
     from dreamprm_trainer.reward_model import RewardModel
 
 
+def data_digest(files: Mapping[str, str]) -> str:
+    """Of the names and digests of all files that training read."""
+    listed = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 def save(folder: Path, head: Head, recipe: Recipe, report: Mapping[str, Any]) -> None:
-    """Write the checkpoint. `data_sha256` digests the names and digests of all files that training read."""
+    """Write the checkpoint of a head on frozen states."""
     source = locate_backbone(recipe.backbone)
     config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
-    listed = "".join(f"{name} {digest}\n" for name, digest in sorted(report["files"].items()))
     checkpoint = Checkpoint(
         backbone=recipe.backbone,
         backbone_sha256=source.sha256,
-        layers=recipe.settings.layers,
+        layers=recipe.fit.layers,
         head=head,
         hidden=config["hidden_size"],
         aggregation=recipe.aggregation,
         forms=tuple(report["forms"]),
-        data_sha256=hashlib.sha256(listed.encode()).hexdigest(),
-        metrics={"validation_auc_within": report["ablations"]["all"]["by_source"], "recipe": recipe.name},
+        data_sha256=data_digest(report["files"]),
+        metrics=_metrics(recipe, report),
     )
     save_checkpoint(checkpoint, folder, config)
+
+
+def adopt(tuned: Path, folder: Path, recipe: Recipe, report: Mapping[str, Any]) -> None:
+    """Save a tuned checkpoint in `folder`, with what the recipe and the report know of it."""
+    config = json.loads((tuned / "config.json").read_text(encoding="utf-8"))
+    checkpoint = replace(
+        load(tuned),
+        aggregation=recipe.aggregation,
+        forms=tuple(report["forms"]),
+        data_sha256=data_digest(report["files"]),
+        metrics=_metrics(recipe, report),
+    )
+    if (tuned / "backbone").is_dir():
+        shutil.rmtree(folder / "backbone", ignore_errors=True)
+        with made_whole(folder / "backbone") as scratch:
+            shutil.copytree(tuned / "backbone", scratch, dirs_exist_ok=True)
+    save_checkpoint(checkpoint, folder, config, tuned if load_adapter(tuned) is not None else None)
+
+
+def _metrics(recipe: Recipe, report: Mapping[str, Any]) -> dict[str, Any]:
+    return {"validation_auc_within": report["validation"]["auc_within"], "recipe": recipe.name}
+
+
+def start_head(recipe: Recipe) -> Head | None:
+    """The head of the PRM that the recipe starts from. Raises CheckpointError for one that reads other states."""
+    return None if recipe.fit.init is None else load_head(resolve(recipe.fit.init), recipe)
 
 
 def load_head(folder: Path, recipe: Recipe) -> Head:
     """The head, if it reads what the recipe caches. Raises CheckpointError."""
     checkpoint = load(folder)
-    if checkpoint.layers != recipe.settings.layers or checkpoint.backbone != recipe.backbone:
-        raise CheckpointError(f"{folder} was not fitted with {recipe.path}", "run `fit` with this recipe first")
+    if checkpoint.layers != recipe.fit.layers or checkpoint.backbone != recipe.backbone:
+        raise CheckpointError(
+            f"{folder} reads layers {list(checkpoint.layers)} of {checkpoint.backbone}, {recipe.path} others",
+            "fit with this recipe first, or give another --checkpoint",
+        )
     return checkpoint.head
 
 

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
+from dreamprm_cli.training import LabelsMoved, Progressed, StageStarted, Tell, Validated, silent
 from dreamprm_trainer.hypergradient import label_gradients
 from dreamprm_trainer.inner import SGD, Adam, Inner
 from dreamprm_trainer.labels import MODES, Mode, Steps, bounded, join, monte_carlo
@@ -101,11 +102,14 @@ def fit(
     settings: Settings,
     start: Floats | None = None,
     resume: Path | None = None,
+    head: Head | None = None,
+    tell: Tell = silent,
 ) -> Fitted:
     """Fit a head to `train`, whose labels begin at `start` (default: Monte-Carlo).
 
     meta, validation: clean steps of other problems. resume: file that keeps the state between rounds of a killed run;
-    it must be of the same data and settings. Raises ConfigError where the sets share no dimension or one is empty.
+    it must be of the same data and settings. head: where each round starts, and what the penalty pulls to, instead of
+    zeros. tell: hears of each epoch. Raises ConfigError where the sets share no dimension or one is empty.
     """
     for name, some in (("train", train), ("meta", meta), ("validation", validation)):
         if not len(some) or some.states.shape[1] != train.states.shape[1]:
@@ -113,11 +117,15 @@ def fit(
     labels = (monte_carlo(train) if start is None else start).astype(np.float32)
     if settings.mode == "correct":
         labels = bounded(labels, settings.margin)
-    problem = Loop(train, meta, validation, settings, labels)
+    problem = Loop(train, meta, validation, settings, labels, head, tell)
     kept, first = _read(resume, settings)
     fitted = kept
+    epochs = settings.rounds * settings.epochs
+    tell(StageStarted(stage="fit", unit="epochs", total=epochs, done=first * settings.epochs))
     for number in range(first, settings.rounds):
-        fitted = problem.run(labels if fitted is None else fitted.labels, None if fitted is None else fitted.weights)
+        done = number * settings.epochs
+        reached, weights = (labels, None) if fitted is None else (fitted.labels, fitted.weights)
+        fitted = problem.run(reached, weights, done)
         _write(resume, settings, fitted, number + 1)
     assert fitted is not None
     return fitted
@@ -126,8 +134,17 @@ def fit(
 class Loop:
     """The data as tensors, standardised, and the epochs over them. `kind` is 1 for whole programs set apart, else 0."""
 
-    def __init__(self, train: Steps, meta: Steps, validation: Steps, settings: Settings, labels: Floats) -> None:
-        self.settings, self.noisy = settings, len(train)
+    def __init__(
+        self,
+        train: Steps,
+        meta: Steps,
+        validation: Steps,
+        settings: Settings,
+        labels: Floats,
+        head: Head | None = None,
+        tell: Tell = silent,
+    ) -> None:
+        self.settings, self.noisy, self.tell = settings, len(train), tell
         self.apart = settings.apart and bool(train.last.any() and not train.last.all())
         self.spread: Floats = train.states.std(0) + np.float32(1e-3)
         self.means = self._means(train)
@@ -138,6 +155,9 @@ class Loop:
         self.judge, self.judge_kind = self._standard(validation)
         self.judge_y = torch.from_numpy(monte_carlo(validation))
         self.fixed = self.held_y if pooled else self.held_y[:0]
+        weight, bias = (np.zeros_like(self.spread), 0.0) if head is None else (head.weight, head.bias)
+        self.centre = torch.from_numpy(weight * self.spread)
+        self.level = torch.from_numpy((bias + self.means @ weight).astype(np.float32))
         self.start = Start.of(labels, train.rollouts)
 
     def _means(self, train: Steps) -> Floats:
@@ -154,8 +174,8 @@ class Loop:
     def fresh(self, labels: Floats, weights: Floats | None) -> _State:
         inner: Inner = Adam(self.settings.lr) if self.settings.inner == "adam" else SGD(self.settings.lr)
         return _State(
-            weight=torch.zeros(self.x.shape[1]),
-            bias=torch.zeros(2),
+            weight=self.centre,
+            bias=self.level,
             inner=inner,
             moving=Moving(
                 labels=torch.from_numpy(labels),
@@ -163,16 +183,17 @@ class Loop:
             ),
         )
 
-    def run(self, labels: Floats, weights: Floats | None = None) -> Fitted:
-        """Epochs until the validation loss has not improved for `patience` of them."""
+    def run(self, labels: Floats, weights: Floats | None = None, before: int = 0) -> Fitted:
+        """Epochs until the validation loss has not improved for `patience` of them. before: those of earlier rounds."""
         state = self.fresh(labels, weights)
-        z = torch.zeros(len(self.x))
+        z = self.x @ state.weight + state.bias[self.kind]
         best, best_epoch, kept = np.inf, 0, self._keep(state)
         validation, losses = [], []
         for epoch in range(self.settings.epochs):
             z, loss = self.epoch(state, z, moving=epoch >= self.settings.cold)
             losses.append(loss)
             validation.append(self._loss(self.judge, self.judge_kind, self.judge_y, state)[0])
+            self._tell(before + epoch + 1, z, state, validation[-1], loss)
             if validation[-1] < best - 1e-6:
                 best, best_epoch, kept = validation[-1], epoch, self._keep(state)
             elif epoch - best_epoch >= self.settings.patience:
@@ -196,7 +217,7 @@ class Loop:
         w = torch.cat([state.moving.weights, torch.full_like(self.fixed, self.settings.clean)])
         residual = w * (torch.sigmoid(z) - y) / count
         grads = {
-            "weight": self.x.T @ residual + self.settings.l2 * state.weight,
+            "weight": self.x.T @ residual + self.settings.l2 * (state.weight - self.centre),
             "bias": torch.zeros(2).index_add(0, self.kind, residual),
         }
         moved = state.inner.step({"weight": state.weight, "bias": state.bias}, grads)
@@ -212,6 +233,13 @@ class Loop:
         gradients = label_gradients(z[:noisy], y[:noisy], state.moving.weights, along[:noisy])
         state.moving.move(self.start, self.settings, *gradients, first=not state.moving.count)
         return both[:, 1] + state.bias[self.kind], loss
+
+    def _tell(self, epoch: int, z: Tensor, state: _State, validation: float, meta: float) -> None:
+        labels, free = state.moving.labels, self.start.free
+        self.tell(Progressed(done=epoch, loss=float(F.binary_cross_entropy_with_logits(z[: self.noisy], labels))))
+        self.tell(Validated(at=epoch, loss=validation, meta=meta))
+        if self.settings.mode == "correct" and free.any():
+            self.tell(LabelsMoved(at=epoch, distance=float((labels - self.start.labels)[free].abs().mean())))
 
     @staticmethod
     def _loss(x: Tensor, kind: Tensor, y: Tensor, state: _State) -> tuple[float, Tensor]:

@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 
 from dreamprm_trainer.correct import Fitted, Settings, fit
-from dreamprm_trainer.labels import WHOLE, Steps, blended, monte_carlo, shrunk, steps_of, td
+from dreamprm_trainer.labels import WHOLE, Steps, blended, start, steps_of
 from dreamprm_trainer.tables import Floats, Table
 
 FILE = Path(__file__).parents[1] / "data" / "planted-0.5b.npz"
@@ -163,17 +163,6 @@ def divide(planted: Planted, noise: Noise, seed: int, validation: float = 0.15) 
         meta=known.only(parts[0] & last),
         validation=known.only(parts[1] & last),
     )
-
-
-def start(steps: Steps, how: str) -> Floats:
-    """Labels before any fitting: `mc`, `beta`, `blend SHARE` or `td TRACE` (both of the Beta posterior means)."""
-    kind, _, value = how.partition(" ")
-    if kind == "mc":
-        return monte_carlo(steps)
-    base = shrunk(steps)
-    if kind == "blend":
-        return blended(steps, base, float(value))
-    return td(steps, base, float(value)) if kind == "td" else base
 
 
 def fixed(how: str, settings: Settings) -> Method:
