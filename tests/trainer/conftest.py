@@ -1,5 +1,8 @@
 """Programs and features made in the test: no model, no file."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,8 @@ from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem
 from dreamprm_trainer.data import Item
 from dreamprm_trainer.tables import Table
+
+sys.path.insert(0, str(Path(__file__).parent))  # scripted_labels
 
 CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
 

@@ -42,6 +42,11 @@ def _decoder(reference, ends=frozenset(), rows=4):
     return Decoder(weights, CONFIG, ends, rows=rows, length=96)
 
 
+def _run(decoder, requests):
+    waiting = iter(requests)
+    return decoder.run(lambda: next(waiting, None))
+
+
 def _greedy(reference, tokens, count):
     ids = torch.tensor([tokens])
     made, logprob = [], 0.0
@@ -59,7 +64,7 @@ def test_greedy_completions_are_those_of_transformers(reference):
     requests = [
         Request(str(n), prompt, (0, 1), Sampling(temperature=0, max_tokens=12 + n)) for n, prompt in enumerate(prompts)
     ]
-    made = {(c.key, c.index): c for c in _decoder(reference).run(requests)}  # 6 candidates share 4 rows
+    made = {(c.key, c.index): c for c in _run(_decoder(reference), requests)}  # 6 candidates share 4 rows
     assert len(made) == 6
     for number, prompt in enumerate(prompts):
         expected, logprob = _greedy(reference, prompt, 12 + number)
@@ -72,8 +77,8 @@ def test_greedy_completions_are_those_of_transformers(reference):
 
 def test_a_draw_depends_on_its_seed_alone(reference):
     sampling = Sampling(temperature=1.0, max_tokens=20, seed=7)
-    together = {c.index: c for c in _decoder(reference).run([Request("p", (3, 4), tuple(range(6)), sampling)])}
-    alone = {c.index: c for c in _decoder(reference, rows=1).run([Request("p", (3, 4), (5, 2), sampling)])}
+    together = {c.index: c for c in _run(_decoder(reference), [Request("p", (3, 4), tuple(range(6)), sampling)])}
+    alone = {c.index: c for c in _run(_decoder(reference, rows=1), [Request("p", (3, 4), (5, 2), sampling)])}
     assert all(together[index].tokens == alone[index].tokens for index in alone)
     assert len({c.tokens for c in together.values()}) == 6
     assert together[2].seed == candidate_seed(7, 2)
@@ -83,8 +88,8 @@ def test_an_end_token_stops_and_is_not_part_of_the_completion(reference):
     whole, _ = _greedy(reference, (5, 9), 10)
     end = whole[4]
     cut = whole.index(end)
-    (made,) = _decoder(reference, frozenset([end])).run(
-        [Request("p", (5, 9), (0,), Sampling(temperature=0, max_tokens=10))]
+    (made,) = _run(
+        _decoder(reference, frozenset([end])), [Request("p", (5, 9), (0,), Sampling(temperature=0, max_tokens=10))]
     )
     assert (list(made.tokens), made.finish_reason) == (whole[:cut], "stop")
 
@@ -94,6 +99,32 @@ def test_a_prompt_that_leaves_no_room_gives_an_empty_completion(reference):
         Request("long", tuple(range(90)), (0,), Sampling(max_tokens=7)),
         Request("short", (1,), (0,), Sampling(temperature=0, max_tokens=3)),
     ]
-    made = {c.key: c for c in _decoder(reference).run(requests)}
+    made = {c.key: c for c in _run(_decoder(reference), requests)}
     assert (made["long"].tokens, made["long"].finish_reason) == ((), "length")
     assert len(made["short"].tokens) == 3
+
+
+def test_a_prompt_goes_on_from_what_is_encoded_already(reference):
+    decoder = _decoder(reference)
+    encoded = []
+    whole = decoder._encode
+    decoder._encode = lambda tokens, shared, parent: (
+        encoded.append(len(tokens) - shared) or whole(tokens, shared, parent)
+    )
+    problem, sampling = tuple(range(30)), Sampling(temperature=0, max_tokens=8)
+    prompts = {"a": (*problem, 40, 41), "b": (*problem, 50), "a again": (*problem, 40, 41), "longer": (*problem, 50, 7)}
+    made = {c.key: c for c in _run(decoder, [Request(key, tokens, (0,), sampling) for key, tokens in prompts.items()])}
+    assert encoded == [32, 1, 1]
+    for key, tokens in prompts.items():
+        assert list(made[key].tokens) == _greedy(reference, tokens, 8)[0]
+
+
+def test_more_may_be_asked_for_while_it_runs(reference):
+    sampling = Sampling(temperature=0, max_tokens=3)
+    waiting = [Request("first", (3,), (0,), sampling)]
+    made = []
+    for completion in _decoder(reference).run(lambda: waiting.pop() if waiting else None):
+        made.append(completion.key)
+        if len(made) == 1:
+            waiting.append(Request("second", (4,), (0, 1), sampling))
+    assert made == ["first", "second", "second"]

@@ -1,69 +1,124 @@
-"""Each distinct program is graded once, whatever stops the run and however the pool grows."""
+"""From programs to step labels: counts along the steps, clean outcomes at the end, files that later stages read."""
 
+import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+from scripted_labels import PROBLEM, PROGRAM, Judging, policy
 
-from dreamprm_trainer.label import label, write
-from dreamprm_trainer.problems import read_jsonl
+from dreamprm_cli.policy import Sampling
+from dreamprm_cli.types import Problem
+from dreamprm_trainer.continuation import Streamed
+from dreamprm_trainer.label import (
+    counted,
+    grade_programs,
+    inner_prefixes,
+    roll_out_programs,
+    sample_programs,
+    step_data,
+    totals,
+    write_rows,
+)
+from dreamprm_trainer.rollouts import Plan
 
-
-class Grader:
-    """Passes programs that say `right`; appends one verdict a line and can die after a few."""
-
-    def __init__(self, dies_after=None):
-        self.ran = []
-        self.dies_after = dies_after
-
-    def __call__(self, samples, verdicts):
-        first = len(read_jsonl(verdicts)) if verdicts.exists() else 0
-        with verdicts.open("a") as file:
-            for row in read_jsonl(samples)[first:]:
-                if len(self.ran) == self.dies_after:
-                    raise KeyboardInterrupt
-                self.ran.append((row["task_id"], row["solution"]))
-                status = "PASS" if "right" in row["solution"] else row["solution"].split()[0]
-                file.write(json.dumps({"status": status, "passed": 1, "total": 2}) + "\n")
+CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n\n\nLIMIT = 3\n"
 
 
-def _pool(*programs):
-    return [
-        {"task_id": task, "model": "m", "sample": n, "solution": code, "seed": n}
-        for n, (task, code) in enumerate(programs)
-    ]
+def test_every_scored_step_but_the_last_is_rolled_out():
+    prefixes = inner_prefixes(Problem("P", "Do it."), CODE)
+    assert {number: prefix.text for number, prefix in prefixes.items()} == {
+        1: "import math\n\n\ndef first(x):\n    return x\n\n\n"
+    }
+    assert inner_prefixes(Problem("P", "Do it."), "def only():\n    return 1\n") == {}
+    assert inner_prefixes(Problem("P", "Do it."), "") == {}
 
 
-PROGRAMS = (("a", "right 1"), ("a", "WA 2"), ("a", "right 1"), ("b", "right 1"), ("b", " \n"), ("b", "FILE_ERROR"))
+def test_labels_are_counts_and_the_last_is_the_outcome():
+    problem = Problem("P", "Do it.")
+    (prefix,) = inner_prefixes(problem, CODE).values()
+
+    class Three:
+        outcomes = (True, False, True)
+
+    row = {"task_id": "P", "solution": CODE, "passed": False}
+    data = step_data(counted(row, problem, {prefix.key: Three()}), problem)
+    assert (data["mc_pass"], data["mc_total"]) == ([0, 2, 0, 0], [0, 3, 0, 0])
+    assert data["labels"] == [None, pytest.approx(2 / 3), 0.0, None]
+    assert data["kinds"] == ["imports", "function", "function", "imports"]
+    assert "".join(data["completions"]) == CODE
+    without = step_data(counted({**row, "passed": None}, problem, {}), problem)
+    assert without["labels"] == [None] * 4
+    assert totals([data, without]) == {
+        "problems": 1, "programs": 2, "passed": 0, "without_a_verdict": 1, "labelled_steps": 2, "rolled_out_steps": 1,
+    }  # fmt: skip
 
 
-def test_every_row_gets_the_verdict_of_its_program(tmp_path):
-    grader = Grader()
-    rows = label(_pool(*PROGRAMS), tmp_path / "x.todo", grader)
-    assert [row["passed"] for row in rows] == [True, False, True, True, False, None]
-    assert [row["status"] for row in rows] == ["PASS", "WA", "PASS", "PASS", "EMPTY", "FILE_ERROR"]
-    assert (rows[0]["tests_passed"], rows[0]["tests_total"], rows[0]["seed"]) == (1, 2, 0)
-    assert len(grader.ran) == len(set(grader.ran)) == 4
+def test_all_stages_in_one_folder(tmp_path):
+    told = []
+    judge = Judging()
+    programs = sample_programs([PROBLEM], Streamed(policy()), 2, Sampling(), tmp_path, told.append)
+    again = sample_programs([PROBLEM], Streamed(policy()), 2, Sampling(), tmp_path, told.append)
+    assert programs == again
+    assert [row["solution"] for row in programs] == [PROGRAM, PROGRAM]
+    graded = grade_programs(programs, judge, told.append)
+    assert [row["passed"] for row in graded] == [True, True]
+    rows = roll_out_programs(
+        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(4, 2, 4), Sampling(), tmp_path, told.append
+    )
+    assert [row["mc_total"] for row in rows] == [[4, 4, 0]] * 2  # alike, so they share eight rollouts
+    assert {stage.stage for stage in told} == {"sample", "grade", "roll out"}
+    assert told[-1].done == told[-1].total == 2
+    later = roll_out_programs(
+        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(4, 2, 4), Sampling(), tmp_path, told.append, minutes=0
+    )
+    assert later == rows  # what is begun is told whole, however little time there is
 
 
-def test_a_killed_run_and_a_grown_pool_repeat_nothing(tmp_path):
-    todo = tmp_path / "x.todo"
-    first, second, third = Grader(dies_after=2), Grader(), Grader()
-    with pytest.raises(KeyboardInterrupt):
-        label(_pool(*PROGRAMS), todo, first)
-    assert [row["passed"] for row in label(_pool(*PROGRAMS), todo, second)] == [True, False, True, True, False, None]
-    more = label(_pool(*PROGRAMS, ("a", "right 3"), ("b", "right 1")), todo, third)
-    assert [row["passed"] for row in more[-2:]] == [True, True]
-    assert [len(g.ran) for g in (first, second, third)] == [2, 2, 1]
+def test_no_new_prefix_is_begun_when_time_is_up(tmp_path):
+    judge = Judging()
+    graded = grade_programs([{"task_id": "P", "solution": PROGRAM}], judge, lambda progress: None)
+    (row,) = roll_out_programs(
+        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(), Sampling(), tmp_path, lambda progress: None, 0
+    )
+    assert row["mc_total"] == [0, 0, 0]
 
 
-def test_programs_without_a_verdict_have_no_label(tmp_path):
-    rows = label(_pool(("a", "right 1")), tmp_path / "x.todo", lambda samples, verdicts: None)
-    assert [(row["passed"], row["status"]) for row in rows] == [(None, None)]
-
-
-def test_equal_pools_are_equal_files(tmp_path):
-    rows = label(_pool(*PROGRAMS), tmp_path / "x.todo", Grader())
-    write(rows, tmp_path / "a.jsonl.gz")
-    write(rows, tmp_path / "b.jsonl.gz")
+def test_equal_rows_are_equal_files_and_parquet_holds_the_same(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [step_data(counted({"task_id": "P", "solution": CODE, "passed": True}, PROBLEM, {}), PROBLEM)]
+    for name in ("a.jsonl.gz", "b.jsonl.gz", "c.jsonl", "d.parquet"):
+        write_rows(rows, tmp_path / name)
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-    assert read_jsonl(tmp_path / "a.jsonl.gz") == rows
+    assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == (tmp_path / "c.jsonl").read_bytes()
+    assert parquet.read_table(tmp_path / "d.parquet").to_pylist() == rows
+    assert [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()] == rows
+
+
+@pytest.mark.docker
+def test_killed_at_any_moment_it_goes_on_and_repeats_nothing(tmp_path):
+    """kill -9 of a real process, against the real sandbox: the labels are those of a run that nothing stopped."""
+    command = [sys.executable, str(Path(__file__).parent / "scripted_labels.py")]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
+    folder = tmp_path / "killed"
+    for lines in (1, 5, 9):
+        process = subprocess.Popen([*command, str(folder)])
+        rollouts = folder / "rollouts.jsonl"
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if rollouts.exists() and rollouts.read_bytes().count(b"\n") >= lines:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        assert process.wait(30) == -signal.SIGKILL
+    subprocess.run([*command, str(folder)], check=True, timeout=120)
+    assert (folder / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()
+    drawn = [json.loads(line) for line in rollouts.read_text().splitlines()]
+    verdicts = [json.loads(line)["program"] for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+    assert len({(row["prefix"], row["index"]) for row in drawn}) == len(drawn)
+    assert len(set(verdicts)) == len(verdicts)

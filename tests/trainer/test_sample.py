@@ -8,7 +8,10 @@ import pytest
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
 from dreamprm_cli.types import Problem, Usage
-from dreamprm_trainer.sample import append, choose, open_pool, program, stream
+from dreamprm_trainer.continuation import Streamed, program
+from dreamprm_trainer.journal import append, open_journal
+from dreamprm_trainer.problems import choose
+from dreamprm_trainer.sample import draw
 
 PROBLEMS = [Problem("a", "Add.", entry_point="add"), Problem("b", "Subtract.", entry_point="sub")]
 
@@ -39,12 +42,12 @@ class Echo:
 
 
 def _write(pool, policy, done):
-    for row in stream(PROBLEMS, policy, 2, Sampling(), done):
+    for row in draw(PROBLEMS, Streamed(policy), 2, Sampling(), done):
         append(pool, row)
 
 
 def test_rows_hold_the_program_and_how_it_was_drawn():
-    rows = list(stream(PROBLEMS, Echo(), 2, Sampling(seed=3), set()))
+    rows = list(draw(PROBLEMS, Streamed(Echo()), 2, Sampling(seed=3), set()))
     assert [(row["task_id"], row["sample"]) for row in rows] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert all(row["solution"] == f"x = {row['seed']}\n" for row in rows)
     assert rows[0] == {
@@ -63,28 +66,28 @@ def test_rows_hold_the_program_and_how_it_was_drawn():
 def test_a_stopped_run_goes_on_without_sampling_twice(tmp_path):
     path = tmp_path / "pools" / "p.jsonl"
     first = Echo(dies_after=3)
-    pool, rows = open_pool(path)
+    pool, rows = open_journal(path)
     assert rows == []
     with pool, pytest.raises(KeyboardInterrupt):
         _write(pool, first, set())
     with path.open("ab") as file:
         file.write(b'{"task_id": "b", "sample": 1, "mod')  # the kill came in the middle of a line
-    pool, rows = open_pool(path)
+    pool, rows = open_journal(path)
     assert [(row["task_id"], row["sample"]) for row in rows] == [("a", 0), ("a", 1), ("b", 0)]
     second = Echo()
     with pool:
         _write(pool, second, {(row["task_id"], row["sample"]) for row in rows})
     assert len(second.asked) == 1
     whole = [json.loads(line) for line in path.read_text().splitlines()]
-    alone = list(stream(PROBLEMS, Echo(), 2, Sampling(), set()))
+    alone = list(draw(PROBLEMS, Streamed(Echo()), 2, Sampling(), set()))
     assert whole == alone
 
 
 def test_two_processes_do_not_write_one_pool(tmp_path):
     path = tmp_path / "p.jsonl"
-    pool, _ = open_pool(path)
+    pool, _ = open_journal(path)
     with pool, pytest.raises(ConfigError, match="another process"):
-        open_pool(path)
+        open_journal(path)
 
 
 def test_a_pool_that_is_cut_at_every_byte_keeps_its_whole_lines(tmp_path):
@@ -93,7 +96,7 @@ def test_a_pool_that_is_cut_at_every_byte_keeps_its_whole_lines(tmp_path):
     content = b"".join(lines)
     for cut in range(len(content) + 1):
         path.write_bytes(content[:cut])
-        pool, rows = open_pool(path)
+        pool, rows = open_journal(path)
         pool.close()
         assert path.read_bytes() == b"".join(lines[: len(rows)])
         assert len(rows) == content[:cut].count(b"\n")

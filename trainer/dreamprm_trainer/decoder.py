@@ -1,18 +1,19 @@
-"""Many problems at once: a Qwen2 decoder in bf16 that keeps every row of its batch busy.
+"""Many problems at once: a Qwen2 decoder on the CPU that keeps every row of its batch busy.
 
-A laptop's bf16 matrix units do little more work for 64 rows than for 8, so candidates of many problems share each
-step; a finished candidate's row is taken by the next. A prompt is encoded once and its KV copied to its candidates.
-The live policies stream one problem; this one is for mining programs and rollouts by the thousand. Draws are seeded
-a candidate, but bf16 sums depend on which rows share a batch: the same command gives the same programs only when it
-is not interrupted.
+A laptop's matrix units do little more work for 64 rows than for 8, so candidates of many problems share each step; a
+finished candidate's row is taken by the next. A prompt is encoded once and its KV copied to its candidates; what it
+shares with an earlier prompt (rollouts of one problem, more rollouts of one prefix) is not encoded again. The live
+policies stream one problem; this one is for mining programs and rollouts by the thousand. Draws are seeded a candidate,
+but sums in bf16 depend on which rows share a batch: the same command gives the same programs only when it is not
+interrupted.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from dreamprm_cli.policy import Sampling, candidate_seed
 from dreamprm_cli.types import FinishReason
 
 _TOP_K = 100  # candidates for top-p; the rest of the vocabulary holds under a thousandth of the mass
+_KEPT_BYTES = 2 << 30  # of encoded prompts, those used last
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,19 @@ class Completion:
     tokens: tuple[int, ...]
     logprob: float
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompt:
+    """An encoded prompt: keys and values (layers, groups, T, width), and the logits after it (V)."""
+
+    keys: Tensor
+    values: Tensor
+    logits: Tensor
+
+    @property
+    def bytes(self) -> int:
+        return 2 * self.keys.numel() * self.keys.element_size()
 
 
 @dataclass(slots=True)
@@ -91,29 +106,37 @@ class Decoder:
         frequency = config["rope_theta"] ** -(torch.arange(0, self._width, 2).float() / self._width)
         angles = torch.arange(length).float()[:, None] * frequency  # (length, width / 2)
         self._cos, self._sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+        self._prompts: OrderedDict[tuple[int, ...], _Prompt] = OrderedDict()
 
-    def run(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Completions of all requests, as they finish. A prompt that leaves no room gives empty `length` ones."""
-        waiting = deque((request, index) for request in requests for index in request.indices)
-        prompt: tuple[Request, Tensor, Tensor, Tensor] | None = None  # the last one encoded: keys, values, logits
+    def run(self, requests: Callable[[], Request | None]) -> Iterator[Completion]:
+        """Completions as they finish. A prompt that leaves no room gives empty `length` ones.
+
+        requests: called whenever a row is free; None when there is nothing to do at present. The run ends when the
+        rows are empty as well.
+        """
+        waiting: deque[tuple[Request, int]] = deque()
         live: dict[int, _Row] = {}
         logits: dict[int, Tensor] = {}
         with torch.inference_mode():
-            while waiting or live:
+            while True:
                 for slot in range(self.rows):
-                    if not waiting or slot in live:
+                    if slot in live:
                         continue
+                    if not waiting and (request := requests()) is not None:
+                        waiting.extend((request, index) for index in request.indices)
+                    if not waiting:
+                        break
                     request, index = waiting.popleft()
                     seed = candidate_seed(request.sampling.seed, index)
                     if len(request.tokens) + request.sampling.max_tokens > self.length:
                         yield Completion(request.key, index, seed, (), 0.0, "length")
                         continue
-                    if prompt is None or prompt[0] is not request:
-                        prompt = (request, *self._encode(request.tokens))
-                    size = len(request.tokens)
-                    self._keys[:, slot, :, :size], self._values[:, slot, :, :size] = prompt[1], prompt[2]
+                    prompt, size = self._prompt(request.tokens), len(request.tokens)
+                    self._keys[:, slot, :, :size], self._values[:, slot, :, :size] = prompt.keys, prompt.values
                     live[slot] = _Row(request, index, seed, random.Random(seed), size)
-                    logits[slot] = prompt[3]
+                    logits[slot] = prompt.logits
+                if not live and not waiting:
+                    return
                 if not live:
                     continue
                 slots = sorted(live)
@@ -156,25 +179,43 @@ class Decoder:
             drawn.append((tokens[pick], values[pick] - norm))
         return drawn
 
-    def _encode(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values (layers, groups, T, width) of a prompt, and the logits after it (V)."""
-        size = len(tokens)
-        x = self._embedding[torch.tensor(tokens)]
-        cos, sin = self._cos[:size], self._sin[:size]
-        keys, values = [], []
-        for layer in self._layers:
-            q, k, v = self._project(layer, x, cos, sin)  # (T, heads, width), (T, groups, width)
-            keys.append(k.transpose(0, 1))
-            values.append(v.transpose(0, 1))
-            repeat = self._heads // self._groups
-            mixed = F.scaled_dot_product_attention(
-                q.transpose(0, 1),
-                keys[-1].repeat_interleave(repeat, 0),
-                values[-1].repeat_interleave(repeat, 0),
-                is_causal=True,
+    def _prompt(self, tokens: tuple[int, ...]) -> _Prompt:
+        """The encoded prompt; of one that is new, only what follows its longest beginning that is kept."""
+        found = self._prompts.pop(tokens, None)
+        if found is None:
+            shared, parent = max(
+                ((_shared(tokens, other), prompt) for other, prompt in self._prompts.items()),
+                key=lambda pair: pair[0],
+                default=(0, None),
             )
-            x = self._finish(layer, x, mixed.transpose(0, 1).reshape(size, -1))
-        return torch.stack(keys), torch.stack(values), self._logits(x[-1:])[0]
+            shared = min(shared, len(tokens) - 1)  # the last token is encoded again: its logits are wanted
+            found = self._encode(tokens, shared, parent)
+        self._prompts[tokens] = found
+        while len(self._prompts) > 1 and sum(prompt.bytes for prompt in self._prompts.values()) > _KEPT_BYTES:
+            self._prompts.popitem(last=False)
+        return found
+
+    def _encode(self, tokens: Sequence[int], shared: int, parent: _Prompt | None) -> _Prompt:
+        """Encode a prompt whose first `shared` tokens are those of `parent`."""
+        size = len(tokens)
+        x = self._embedding[torch.tensor(tokens[shared:])]
+        cos, sin = self._cos[shared:size], self._sin[shared:size]
+        seen = torch.ones(size - shared, size, dtype=torch.bool).tril(shared)
+        repeat = self._heads // self._groups
+        keys, values = [], []
+        for number, layer in enumerate(self._layers):
+            q, k, v = self._project(layer, x, cos, sin)  # (T, heads, width), (T, groups, width)
+            k, v = k.transpose(0, 1), v.transpose(0, 1)
+            if parent is not None and shared:
+                k = torch.cat([parent.keys[number, :, :shared], k], 1)
+                v = torch.cat([parent.values[number, :, :shared], v], 1)
+            keys.append(k)
+            values.append(v)
+            mixed = F.scaled_dot_product_attention(
+                q.transpose(0, 1), k.repeat_interleave(repeat, 0), v.repeat_interleave(repeat, 0), attn_mask=seen
+            )
+            x = self._finish(layer, x, mixed.transpose(0, 1).reshape(size - shared, -1))
+        return _Prompt(torch.stack(keys), torch.stack(values), self._logits(x[-1:])[0])
 
     def _step(self, slots: Sequence[int], live: dict[int, _Row]) -> Tensor:
         """Encode each live row's last token; logits (R, V) after it."""
@@ -222,9 +263,15 @@ class Decoder:
         return F.linear(self._scale(x, self._norm), self._head)
 
 
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two prompts begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def open_decoder(name: str, rows: int = 96, length: int = 2048) -> tuple[Decoder, Any]:
     """The decoder and tokenizer (of `tokenizers`) of a registry model or `gguf:PATH`, fetched when it is missing.
 
+    It computes in bf16 where the processor multiplies it natively, else in fp32 (several times quicker than emulation).
     A completion ends at the end of the turn or at a token with a code fence in it.
     """
     import json
@@ -235,14 +282,16 @@ def open_decoder(name: str, rows: int = 96, length: int = 2048) -> tuple[Decoder
     from tokenizers import Tokenizer
 
     from dreamprm_cli import models
+    from dreamprm_cli.prm.backbone import pick_dtype
     from dreamprm_cli.prm.source import locate_backbone
 
     source = locate_backbone(name)
-    weights = load_file(source.folder / "model.safetensors")
+    dtype = pick_dtype(torch.device("cpu"))
+    weights = {key: value.to(dtype) for key, value in load_file(source.folder / "model.safetensors").items()}
     gguf = Path(name.removeprefix("gguf:")) if name.endswith(".gguf") else models.ensure(name)
     tensors = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
     head = tensors.get("output.weight", tensors["token_embd.weight"])
-    weights["lm_head.weight"] = torch.tensor(dequantize(head.data, head.tensor_type)).to(torch.bfloat16)
+    weights["lm_head.weight"] = torch.tensor(dequantize(head.data, head.tensor_type)).to(dtype)
     tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
     stops = {"<|im_end|>", "<|endoftext|>"}
     ends = frozenset(number for token, number in tokenizer.get_vocab().items() if token in stops or "```" in token)

@@ -1,111 +1,193 @@
-"""Verdicts for a pool: each distinct program of a problem runs once in the sandbox, every row gets its result.
+"""Step labels of programs: clean ones from the tests, Monte-Carlo ones from rollouts. Everything resumes.
 
-python -m dreamprm_trainer.label --problems F.jsonl.gz --pool pool.jsonl --out graded.jsonl.gz
+The folder of a run keeps `programs.jsonl`, `verdicts.jsonl` and `rollouts.jsonl` (append-only: what is in them is not
+done again), and at the end `labels.jsonl` and `labels.parquet`, a row a program:
+`{task_id, model, sample, solution, seed, finish_reason, tokens, mean_logprob, passed, status, tests_passed,
+tests_total, prompt, completions, kinds, labels, mc_pass, mc_total, label_corrected}`.
 
-Beside `--out`, two append-only files keep what is asked and what was answered, so a killed run goes on and a pool that
-has grown is graded for its new programs only. A row gains `passed`, `status`, `tests_passed`, `tests_total`.
+The lists run along the program's steps. `labels` is null where a step is not scored; the last scored step has the
+program's own outcome and no rollouts.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import hashlib
 import json
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from dreamprm_cli.errors import DreamPRMError
-from dreamprm_trainer.problems import Row, read_jsonl
-from dreamprm_trainer.sample import append, open_pool
+from dreamprm_cli.policy import Sampling
+from dreamprm_cli.prompts import prm_input
+from dreamprm_cli.steps import split
+from dreamprm_cli.types import Problem
+from dreamprm_trainer.continuation import Continuer
+from dreamprm_trainer.journal import append, open_journal
+from dreamprm_trainer.judge import Judge
+from dreamprm_trainer.problems import Row
+from dreamprm_trainer.rollouts import Plan, Prefix, Tally, roll_out
+from dreamprm_trainer.sample import draw
 
-# Runs the programs of a samples file that the verdicts file lacks, in order; see dreamprm_sandbox.grade.
-Grade = Callable[[Path, Path], None]
 _PUBLISHED = ("task_id", "model", "sample", "solution", "seed", "finish_reason", "tokens", "mean_logprob")
 
 
-def label(pool: Sequence[Row], todo: Path, grade: Grade, without: Collection[str] = ()) -> list[Row]:
-    """The rows with their verdicts, None for the problems of `without`.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """stage: sample, grade or roll out; done of total (programs or prefixes); tokens written since the stage began;
+    seconds since then; `left_s` is None until a rate is known."""
 
-    todo: the file of distinct programs; verdicts go beside it, with the suffix `.verdicts`.
+    stage: str
+    done: int
+    total: int
+    tokens: int
+    seconds: float
+
+    @property
+    def left_s(self) -> float | None:
+        return self.seconds / self.done * (self.total - self.done) if self.done else None
+
+
+Tell = Callable[[Progress], None]
+
+
+def sample_programs(
+    problems: Sequence[Problem], continuer: Continuer, n: int, sampling: Sampling, folder: Path, tell: Tell
+) -> list[Row]:
+    """n programs of each problem, kept in the folder."""
+    journal, rows = open_journal(folder / "programs.jsonl")
+    with journal:
+        done = {(row["task_id"], row["sample"]) for row in rows if row["model"] == continuer.model}
+        clock, total = _Clock("sample", len(problems) * n - len(done)), 0
+        for number, row in enumerate(draw(problems, continuer, n, sampling, done), 1):
+            append(journal, row)
+            rows.append(row)
+            total += row["tokens"]
+            tell(clock.at(number, total))
+    return rows
+
+
+def grade_programs(programs: Sequence[Row], judge: Judge, tell: Tell) -> list[Row]:
+    """The rows with `passed`, `status`, `tests_passed`, `tests_total`; passed is None where tests cannot be run."""
+    asked = [judge.ask(row["task_id"], row["solution"]) for row in programs]
+    clock = _Clock("grade", len(asked))
+    graded = []
+    for number, (row, future) in enumerate(zip(programs, asked, strict=True), 1):
+        found = future.result()
+        kept = {key: row[key] for key in _PUBLISHED if key in row}
+        graded.append(kept | {key: found[key] for key in ("passed", "status", "tests_passed", "tests_total")})
+        tell(clock.at(number))
+    return graded
+
+
+def inner_prefixes(problem: Problem, code: str) -> dict[int, Prefix]:
+    """Step index -> prefix that ends with it, for every scored step but the last."""
+    steps = split(code, problem.language)
+    scored = [number for number, step in enumerate(steps) if step.scored]
+    return {number: Prefix(problem, "".join(step.source for step in steps[: number + 1])) for number in scored[:-1]}
+
+
+def roll_out_programs(
+    programs: Sequence[Row],
+    problems: Mapping[str, Problem],
+    continuer: Continuer,
+    judge: Judge,
+    plan: Plan,
+    sampling: Sampling,
+    folder: Path,
+    tell: Tell,
+    minutes: float | None = None,
+) -> list[Row]:
+    """Graded rows with `mc_pass` and `mc_total` along their steps (0 rollouts where none were made).
+
+    minutes: begin no new prefix after so long; the next run goes on.
     """
-    verdicts = todo.with_suffix(".verdicts")
-    file, asked = open_pool(todo)
-    with file:
-        known = {_key(row) for row in asked}
-        for row in pool:
-            if row["task_id"] not in without and row["solution"].strip() and _key(row) not in known:
-                known.add(_key(row))
-                asked.append({"task_id": row["task_id"], "solution": row["solution"]})
-                append(file, asked[-1])
-    grade(todo, verdicts)
-    answered = read_jsonl(verdicts) if verdicts.exists() else []
-    by_program = {_key(row): verdict for row, verdict in zip(asked, answered, strict=False)}
-    return [_labelled(row, by_program.get(_key(row))) for row in pool]
+    wanted: dict[str, Prefix] = {}
+    for row in programs:
+        if row["passed"] is not None:
+            wanted |= {one.key: one for one in inner_prefixes(problems[row["task_id"]], row["solution"]).values()}
+    journal, rows = open_journal(folder / "rollouts.jsonl")
+    known = [row for row in rows if row["model"] == continuer.model]
+    begun = {row["prefix"] for row in known}
+    # What was begun is finished first, so that a run whose time is up leaves whole labels.
+    prefixes = sorted(wanted.values(), key=lambda prefix: prefix.key not in begun)
+    tallies: dict[str, Tally] = {}
+    with journal:
+        clock, tokens = _Clock("roll out", len(wanted)), 0
+        ahead = (one for one in prefixes if one.key in begun or minutes is None or clock.seconds < minutes * 60)
+        for tally in roll_out(ahead, continuer, judge, plan, sampling, journal, known):
+            tallies[tally.prefix.key] = tally
+            tokens += tally.tokens
+            tell(clock.at(len(tallies), tokens))
+    return [counted(row, problems[row["task_id"]], tallies) for row in programs]
 
 
-def _key(row: Row) -> tuple[str, str]:
-    return row["task_id"], hashlib.sha256(row["solution"].encode(errors="surrogatepass")).hexdigest()
+def counted(row: Row, problem: Problem, tallies: Mapping[str, Tally]) -> Row:
+    """The row with the counts of its prefixes."""
+    steps = split(row["solution"], problem.language)
+    passes, rollouts = [0] * len(steps), [0] * len(steps)
+    for number, prefix in inner_prefixes(problem, row["solution"]).items():
+        if (tally := tallies.get(prefix.key)) is not None:
+            outcomes = tally.outcomes
+            passes[number], rollouts[number] = sum(outcomes), len(outcomes)
+    return {**row, "mc_pass": passes, "mc_total": rollouts}
 
 
-def _labelled(row: Row, verdict: Mapping[str, object] | None) -> Row:
-    """An empty program fails without being run; one that has no verdict yet, or broke the machine, has no label."""
-    kept = {key: row[key] for key in _PUBLISHED if key in row}
-    if not row["solution"].strip():
-        return {**kept, "passed": False, "status": "EMPTY", "tests_passed": 0, "tests_total": 0}
-    if verdict is None or verdict["status"] == "FILE_ERROR":
-        return {**kept, "passed": None, "status": verdict and verdict["status"]}
+def step_data(row: Row, problem: Problem) -> Row:
+    """A counted row with its text in steps and their labels: passes / rollouts, the outcome for the last one."""
+    steps = split(row["solution"], problem.language)
+    scored = [number for number, step in enumerate(steps) if step.scored]
+    labels: list[float | None] = [None] * len(steps)
+    for number, (passes, rollouts) in enumerate(zip(row["mc_pass"], row["mc_total"], strict=True)):
+        if rollouts:
+            labels[number] = passes / rollouts
+    if scored and row["passed"] is not None:
+        labels[scored[-1]] = float(row["passed"])
     return {
-        **kept,
-        "passed": None if verdict["status"] is None else verdict["status"] == "PASS",
-        "status": verdict["status"],
-        "tests_passed": verdict["passed"],
-        "tests_total": verdict["total"],
+        **row,
+        "prompt": prm_input(problem).text,
+        "completions": [step.source for step in steps],
+        "kinds": [step.kind for step in steps],
+        "labels": labels,
+        "label_corrected": None,
     }
 
 
-def write(rows: Sequence[Row], path: Path) -> None:
-    """The graded pool; gzip without a time stamp, so equal pools are equal files."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(text, 9, mtime=0) if path.suffix == ".gz" else text)
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """JSON Lines or Parquet, by the name's ending; gzip (`.gz`) without a time stamp, so equal rows are equal files."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), scratch, compression="zstd")
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        scratch.write_bytes(gzip.compress(text, 9, mtime=0) if path.suffix == ".gz" else text)
+    scratch.replace(path)
 
 
-def _sandbox(problems: Path, workers: int | None, limits: dict[str, float]) -> Grade:
-    def run(samples: Path, verdicts: Path) -> None:
-        from dreamprm_sandbox.grade import grade_files, problem, rows
-        from dreamprm_sandbox.limits import Limits
-
-        known = {row["task_id"]: problem(row) for row in rows(problems)}
-        grade_files(known, samples, verdicts, workers=workers, limits=Limits(**limits))  # type: ignore[arg-type]
-
-    return run
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="dreamprm_trainer.label", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--problems", type=Path, required=True)
-    parser.add_argument("--pool", type=Path, required=True, help="programs, as sample.py writes them")
-    parser.add_argument("--out", type=Path, required=True, help="graded pool, .jsonl or .jsonl.gz")
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--time-limit", type=float, default=10.0, help="seconds a program")
-    parser.add_argument("--memory-mb", type=int, default=2048, help="of a program; some references need much")
-    parser.add_argument("--without", nargs="*", default=[], help="problems whose tests cannot be run")
-    args = parser.parse_args(argv)
-    limits = {"time_limit_s": args.time_limit, "memory_mb": args.memory_mb}
-    try:
-        todo = args.out.parent / f".{args.out.name.removesuffix('.gz').removesuffix('.jsonl')}.todo"
-        rows = label(read_jsonl(args.pool), todo, _sandbox(args.problems, args.workers, limits), args.without)
-        write(rows, args.out)
-    except DreamPRMError as error:
-        print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
-        return error.exit_code
-    graded = [row for row in rows if row["passed"] is not None]
-    print(
-        f"{len(graded)} of {len(rows)} programs graded, {sum(row['passed'] for row in graded)} passed", file=sys.stderr
-    )
-    return 0
+def totals(rows: Sequence[Row]) -> dict[str, int]:
+    """What a label set holds. A step is labelled by rollouts or by its program's outcome."""
+    labels = [label for row in rows for label in row["labels"] if label is not None]
+    return {
+        "problems": len({row["task_id"] for row in rows}),
+        "programs": len(rows),
+        "passed": sum(bool(row["passed"]) for row in rows),
+        "without_a_verdict": sum(row["passed"] is None for row in rows),
+        "labelled_steps": len(labels),
+        "rolled_out_steps": sum(bool(count) for row in rows for count in row["mc_total"]),
+    }
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class _Clock:
+    def __init__(self, stage: str, total: int) -> None:
+        self.stage, self.total, self.began = stage, total, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def at(self, done: int, tokens: int = 0) -> Progress:
+        return Progress(self.stage, done, self.total, tokens, self.seconds)

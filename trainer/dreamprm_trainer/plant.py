@@ -19,7 +19,7 @@ from dreamprm_cli.errors import DreamPRMError
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem, Tests
 from dreamprm_trainer.data import Item, find
-from dreamprm_trainer.label import write
+from dreamprm_trainer.label import write_rows
 from dreamprm_trainer.mutate import Mutant, mutants
 from dreamprm_trainer.problems import Row, problem_of, read_jsonl, with_splits
 
@@ -149,7 +149,7 @@ def sandboxed(scratch: Path) -> Grade:
         from dreamprm_sandbox.limits import Limits
 
         verdicts = scratch.with_suffix(".verdicts")
-        write([{"task_id": problem.id, "solution": code} for problem, code in todo], scratch)
+        write_rows([{"task_id": problem.id, "solution": code} for problem, code in todo], scratch)
         grade_files({p.id: p for p, _ in todo}, scratch, verdicts, limits=Limits(time_limit_s=3.0))
         return [None if row["status"] is None else row["status"] == "PASS" for row in read_jsonl(verdicts)]
 
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not args.out.exists():
             scratch = args.out.parent / f".{args.out.name.partition('.')[0]}.todo"
-            write(plant(folders, sandboxed(scratch), args.seed), args.out)
+            write_rows(plant(folders, sandboxed(scratch), args.seed), args.out)
         rows = read_jsonl(args.out)
         if args.states:
             encode(items(rows, folders), args.cache, args.states, args.minutes)

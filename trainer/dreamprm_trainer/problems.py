@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,35 @@ def with_splits(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
 def problem_of(row: Row) -> Problem:
     """The problem of a row, read as `dreamprm solve FILE#TASK` reads it. Raises ProblemError."""
     return problem_of_row(row, str(row.get("task_id", "a problem row")))
+
+
+def choose(
+    rows: Sequence[Row],
+    split: str,
+    min_tests: int = 0,
+    shortest: bool = False,
+    limit: int | None = None,
+    where: Sequence[str] = (),
+) -> list[Problem]:
+    """The problems of a split with at least `min_tests` tests, short statements first if asked, at most `limit`.
+
+    where: conditions `field=value` that a row must meet, such as `difficulty=easy` or `tests.kind=stdin`.
+    """
+    kept = [
+        problem_of(row)
+        for row, own in with_splits(rows)
+        if split in ("all", own)
+        and row.get("tests", {}).get("n", math.inf) >= min_tests
+        and all(_meets(row, condition) for condition in where)
+    ]
+    if shortest:
+        kept.sort(key=lambda problem: len(problem.statement))
+    return kept[:limit]
+
+
+def _meets(row: Row, condition: str) -> bool:
+    field, _, wanted = condition.partition("=")
+    value: object = row
+    for name in field.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return str(value) == wanted
