@@ -1,4 +1,4 @@
-"""Commands of the trainer: `dreamprm train features|search|fit|eval|cross|card|audit`.
+"""Commands of the trainer: `dreamprm train label|features|search|fit|eval|cross|card|audit`.
 
 The trainer is imported inside the commands: `--help` stays light, and without the extra there is one clear line.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamprm_cli.errors import DreamPRMError
+from dreamprm_cli.label_app import label
 from dreamprm_cli.output import print_json, print_text, stderr, stdout
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dreamprm_trainer.stages import Place
 
 train_app = typer.Typer(help="Train a process reward model, and say what it is worth.", no_args_is_help=True)
+train_app.command()(label)
 
 RecipeOpt = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (laptop, gpu, repo, paper, default), or a TOML file.")
@@ -299,5 +301,5 @@ def _result_lines(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _rounded(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+def _rounded(values: dict[str, float | None]) -> str:
+    return ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in values.items())

@@ -67,10 +67,12 @@ def _between(left: tuple[float, float], right: tuple[float, float], x: float) ->
 
 
 def short(value: float) -> str:
-    """A number in at most five cells: ".612", "1.234", "12.3", "1234", "-" when it is not finite."""
+    """A number in at most five cells: ".612", "1.234", "12.34", "12346", "2e7", "-" when it is not finite."""
     if not math.isfinite(value):
         return "-"
-    if abs(value) >= 100:
-        return f"{value:.0f}" if abs(value) < 1e5 else f"{value:.0e}".replace("e+0", "e")
-    text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+    for digits in (3, 2, 1, 0):
+        text = f"{value:.{digits}f}"
+        text = text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+        if len(text) <= 5:
+            return text
+    return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")

@@ -31,7 +31,7 @@ from dreamprm_cli.view.grid import BOLD, DIM, clock, model_name
 from dreamprm_cli.view.line import Line, draw
 from dreamprm_cli.view.screen import Screen, can_animate
 
-_POINTS = 256  # of a curve; beyond, neighbours are merged
+_POINTS = 256  # of a curve, at most
 _NOTICES = 2
 _CHART_MAX = 10  # lines of a curve
 _WIDE = 60  # columns from which curves stand side by side
@@ -124,14 +124,13 @@ def _drawing(state: TrainingState) -> TrainingState:
 
 
 def _grown(curve: Curve, x: float, y: float) -> Curve:
-    """The curve with one more point; a curve that has grown too long is thinned to half, by means of neighbours."""
+    """The curve with one more point. Its length is bounded: points that are too near to be told apart become one."""
     if not math.isfinite(y):
         return curve
+    if len(curve) > 1 and curve[-1][0] - curve[-2][0] < (x - curve[0][0]) / _POINTS:
+        return (*curve[:-1], (x, (curve[-1][1] + y) / 2))
     curve = (*curve, (x, y))
-    if len(curve) <= _POINTS:
-        return curve
-    pairs = zip(curve[::2], curve[1::2], strict=False)
-    return (*(((a + b) / 2, (y + z) / 2) for (a, y), (b, z) in pairs), *curve[len(curve) & ~1 :])
+    return curve if len(curve) <= _POINTS else (*curve[:-1:2], curve[-1])
 
 
 def render(

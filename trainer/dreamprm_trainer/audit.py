@@ -16,7 +16,7 @@ import numpy as np
 from dreamprm_cli.errors import ProblemError
 from dreamprm_cli.prompts import prm_input
 from dreamprm_trainer.data import Item
-from dreamprm_trainer.label import write
+from dreamprm_trainer.label import write_rows
 from dreamprm_trainer.labels import WHOLE, Steps, steps_of_items
 from dreamprm_trainer.problems import Row, read_jsonl
 from dreamprm_trainer.tables import Floats
@@ -99,6 +99,7 @@ def rows_of(items: Sequence[Item], before: Floats, after: Floats) -> list[Row]:
                 "passed": item.passed,
                 "prompt": prm_input(item.problem).text,
                 "completions": [step.source for step in item.steps],
+                "kinds": [step.kind for step in item.steps],
                 "names": [step.name or step.kind for step in item.steps],
                 "labels": [None if k is None else round(float(before[k]), 5) for k in at],
                 "label_corrected": [None if k is None else round(float(after[k]), 5) for k in at],
@@ -112,7 +113,7 @@ def rows_of(items: Sequence[Item], before: Floats, after: Floats) -> list[Row]:
 
 def save(folder: Path, rows: Sequence[Row]) -> Path:
     """Write the rows beside the checkpoint in `folder`."""
-    write(rows, folder / LABELS)
+    write_rows(rows, folder / LABELS)
     return folder / LABELS
 
 

@@ -6,6 +6,7 @@ whole programs of these are the clean meta set. Validation programs decide when 
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -39,7 +40,7 @@ class Found:
     validation: losses, in order; auc_within: on validation programs by source; more: what else the report says."""
 
     items: Sequence[Item]
-    auc_within: Mapping[str, float]
+    auc_within: Mapping[str, float | None]
     labels: Floats | None = None
     validation: Sequence[float] = ()
     collapsed: bool = False
@@ -107,7 +108,9 @@ def _fit_head(recipe: Recipe, place: Place, data: Loaded, report: Mapping[str, A
         head, losses, collapsed = fitted.head, fitted.validation, fitted.collapsed
         labels = fitted.labels if recipe.fit.mode == "correct" else None
     head = convex.calibrate(head, judge, recipe.layers, recipe.fit.layers)
-    scored = {name: within(head, table, recipe.fit.layers, recipe) for name, table in split.held_out.items()}
+    scored = {
+        name: _number(within(head, table, recipe.fit.layers, recipe)) for name, table in split.held_out.items()
+    }
     found = Found(train.items, scored, labels, losses, collapsed, more)
     checkpoint.save(place.checkpoint, head, recipe, {**report, "validation": {"auc_within": scored}})
     return found
@@ -130,11 +133,16 @@ def _tune(
         head=checkpoint.start_head(recipe),
         cache=place.cache / "activations",
     )
-    best = int(np.nanargmax(tuned.auc)) if recipe.tune.watch == "auc" else int(np.argmin(tuned.validation))
-    scored = {"all": tuned.auc[best]}
+    figures = [-auc for auc in tuned.auc] if recipe.tune.watch == "auc" else tuned.validation
+    scored = {"all": _number(tuned.auc[int(np.nanargmin(figures))])}
     checkpoint.adopt(tuned.checkpoint, place.checkpoint, recipe, {**report, "validation": {"auc_within": scored}})
     labels = tuned.labels if recipe.fit.mode == "correct" else None
     return Found(train, scored, labels, tuned.validation, tuned.collapsed)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def _validating(recipe: Recipe, by_source: Mapping[str, Any]) -> dict[str, Any]:

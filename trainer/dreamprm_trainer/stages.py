@@ -175,8 +175,9 @@ def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
 def card(recipe: Recipe, place: Place) -> Path:
     """Write the model card from the recorded results. Raises ProblemError where there are none."""
     metrics = recorded(place)
-    if "fit" not in metrics:
-        raise ProblemError(f"{place.metrics} has no results of a fit", "run `dreamprm train fit` first")
+    for stage, keys in (("fit", ("fit",)), ("eval", model_card.SECTIONS)):
+        if not any(metrics.get(key) for key in keys):
+            raise ProblemError(f"{place.metrics} has no results of `{stage}`", f"run `dreamprm train {stage}` first")
     model_card.write(place.checkpoint / "MODEL_CARD.md", metrics, recipe)
     return place.checkpoint / "MODEL_CARD.md"
 
