@@ -11,6 +11,7 @@ import torch
 
 from dreamprm_cli.aggregate import auc
 from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.training import LabelsMoved, Progressed, StageStarted, TrainingEvent, Validated
 from dreamprm_trainer.correct import MODES, Loop, Settings, fit
 from dreamprm_trainer.hypergradient import double_backward
 from dreamprm_trainer.labels import WHOLE, Steps, monte_carlo
@@ -191,3 +192,33 @@ def test_wrong_settings_and_sets_are_named():
     with pytest.raises(ConfigError, match="meta set is empty"):
         fit(train, meta.only(np.zeros(len(meta), bool)), validation, FAST)
     assert set(MODES) == {"plain", "pooled", "reweight", "correct"}
+
+
+def test_a_head_to_start_from_is_where_the_rounds_begin():
+    train, _, meta, validation, test = _world()
+    first = fit(train, meta, validation, replace(FAST, mode="plain")).head
+    still = fit(train, meta, validation, replace(FAST, mode="plain", epochs=1, lr=1e-6), head=first).head
+    assert still.rewards(test.states) == pytest.approx(first.rewards(test.states), abs=1e-3)
+    pulled = fit(train, meta, validation, replace(FAST, mode="plain", l2=100.0), head=first).head
+    assert pulled.weight == pytest.approx(first.weight, abs=0.02)
+    without = fit(train, meta, validation, replace(FAST, mode="plain", l2=100.0)).head
+    assert np.abs(without.weight).max() < 0.05 < np.abs(first.weight).max() / 2
+
+
+def test_every_epoch_is_told():
+    train, _, meta, validation, _ = _world()
+    told: list[TrainingEvent] = []
+    fitted = fit(train, meta, validation, replace(FAST, rounds=2, epochs=5, patience=9, cold=2), tell=told.append)
+    stage, *events = told
+    assert stage == StageStarted(stage="fit", unit="epochs", total=10)
+    assert [event.done for event in events if isinstance(event, Progressed)] == list(range(1, 11))
+    validated = [event for event in events if isinstance(event, Validated)]
+    assert [event.at for event in validated] == list(range(1, 11))
+    assert [event.loss for event in validated[5:]] == fitted.validation
+    assert [event.meta for event in validated[5:]] == fitted.meta
+    moved = [event.distance for event in events if isinstance(event, LabelsMoved)]
+    assert len(moved) == 10
+    assert moved[-1] > 0
+    told.clear()
+    fit(train, meta, validation, replace(FAST, mode="plain", epochs=5), tell=told.append)
+    assert not any(isinstance(event, LabelsMoved) for event in told)

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from dreamprm_cli.errors import ProblemError  # noqa: E402
-from dreamprm_trainer.counts import CHARACTERS, count  # noqa: E402
-from dreamprm_trainer.data import Source  # noqa: E402
-from dreamprm_trainer.recipe import Label, read_recipe  # noqa: E402
+from dreamprm_cli.errors import ProblemError
+from dreamprm_trainer.counts import CHARACTERS, count
+from dreamprm_trainer.data import Source
+from dreamprm_trainer.recipe import Label, read_recipe
 
 CODE = "def first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
 
@@ -22,7 +22,10 @@ def files(tmp_path):
 
     tests = {"kind": "asserts", "code": "assert True", "n": 3}
     write("p.jsonl", [
-        {"task_id": f"T/{n}", "statement": "Do it.", "entry_point": "second" if n else None, "split": split, "tests": tests}
+        {
+            "task_id": f"T/{n}", "statement": "Do it.", "entry_point": "second" if n else None, "split": split,
+            "tests": tests,
+        }
         for n, split in enumerate(("train", "train", "train", "dev"))
     ])  # fmt: skip
     write("q.jsonl", [

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from dreamprm_trainer.price import CPU, GPU, Counts, Part, price  # noqa: E402
-from dreamprm_trainer.recipe import Label, find_recipe, read_recipe  # noqa: E402
-from dreamprm_trainer.shapes import SHAPES, Shape  # noqa: E402
+from dreamprm_trainer.price import CPU, GPU, Counts, Part, price
+from dreamprm_trainer.recipe import Label, find_recipe, read_recipe
+from dreamprm_trainer.shapes import SHAPES, Shape
 
 NONE = Part(0, {})
 # Ten parameters a layer are read: 2 * 1 * (1 + 1) + 3 * 1 * 2; two more in the output embedding.
@@ -22,7 +22,9 @@ def recipe(tmp_path, recipe_text):
     (tmp_path / "x.toml").write_text(recipe_text)
     made = read_recipe(tmp_path / "x.toml")
     fit = replace(made.fit, layers=(4,))
-    return replace(made, backbone="toy", layers=(2, 4), grid=None, fit=fit, tune=replace(made.tune, layers=(4,), epochs=3))
+    return replace(
+        made, backbone="toy", layers=(2, 4), grid=None, fit=fit, tune=replace(made.tune, layers=(4,), epochs=3)
+    )
 
 
 def _price(recipe, counts):

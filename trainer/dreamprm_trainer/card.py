@@ -111,8 +111,10 @@ def _model(fit: Mapping[str, Any]) -> Iterator[str]:
         "Temperature and offset were calibrated on the validation programs."
     )
     if fit["params"] != "features":
-        how = "all of it tuned" if fit["params"] == "full" else (
-            f"LoRA r = {settings['rank']}, alpha = {settings['alpha']:g} on {', '.join(settings['targets'])}"
+        how = (
+            "all of it tuned"
+            if fit["params"] == "full"
+            else (f"LoRA r = {settings['rank']}, alpha = {settings['alpha']:g} on {', '.join(settings['targets'])}")
         )
         yield f"- Backbone: {fit['backbone']}{licence}, {how}; states after layer {layers}."
         yield (

@@ -108,9 +108,7 @@ def _fit_head(recipe: Recipe, place: Place, data: Loaded, report: Mapping[str, A
         head, losses, collapsed = fitted.head, fitted.validation, fitted.collapsed
         labels = fitted.labels if recipe.fit.mode == "correct" else None
     head = convex.calibrate(head, judge, recipe.layers, recipe.fit.layers)
-    scored = {
-        name: _number(within(head, table, recipe.fit.layers, recipe)) for name, table in split.held_out.items()
-    }
+    scored = {name: _number(within(head, table, recipe.fit.layers, recipe)) for name, table in split.held_out.items()}
     found = Found(train.items, scored, labels, losses, collapsed, more)
     checkpoint.save(place.checkpoint, head, recipe, {**report, "validation": {"auc_within": scored}})
     return found
