@@ -86,8 +86,8 @@ def planted():
     stacked = np.concatenate(states).astype(np.float16)
     program = np.repeat(np.arange(len(items)), 2)
     target = np.array([float(items[index].passed) for index in program], dtype=np.float32)
-    none = np.zeros_like(target)
-    return Table(tuple(items), stacked, program, target, none, none), direction
+    passes, rollouts = np.zeros_like(target), np.zeros_like(target)
+    return Table(tuple(items), stacked, program, target, passes, rollouts), direction
 
 
 @pytest.fixture

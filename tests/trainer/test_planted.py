@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamprm_cli.aggregate import auc as slow_auc
-from dreamprm_trainer import planted, planted_report
+from dreamprm_trainer import experiment_report, planted
+from dreamprm_trainer.experiment import auc, interval, summary, table
 from dreamprm_trainer.labels import WHOLE, monte_carlo
-from dreamprm_trainer.planted import FILE, Noise, auc, divide, interval, noisy, read, summary, table
+from dreamprm_trainer.planted import FILE, Noise, divide, noisy, read
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +85,9 @@ def test_states_are_kept_to_a_fortieth_of_their_spread(states, tmp_path):
 def test_correction_brings_noisy_labels_closer_to_the_truth(states, tmp_path, capsys):
     """The experiment at small size: what it claims at full size holds here too, and a stopped run goes on."""
     place = tmp_path / "small.json"
-    assert planted.main(["--small", "--seeds", "2", "--out", str(place)]) == 0
+    assert planted.EXPERIMENT.main(["--small", "--seeds", "2", "--out", str(place)]) == 0
     kept = json.loads(place.read_text())["seeds"]
-    assert planted.main(["--small", "--seeds", "3", "--out", str(place)]) == 0
+    assert planted.EXPERIMENT.main(["--small", "--seeds", "3", "--out", str(place)]) == 0
     result = json.loads(place.read_text())
     assert all(
         result["seeds"]["flip 40%"]["corrected"][seed] == row for seed, row in kept["flip 40%"]["corrected"].items()
@@ -102,18 +103,18 @@ def test_correction_brings_noisy_labels_closer_to_the_truth(states, tmp_path, ca
 
 def test_the_page_marks_what_an_interval_tells_apart():
     def entry(mean, low, high):
-        minus = {name: {"mean": 0.0, "ci95": [low, high]} for name in planted_report.CONTROLS}
-        return {metric: {"mean": mean, "ci95": [mean, mean], "minus": minus} for metric in planted_report.METRICS}
+        minus = {name: {"mean": 0.0, "ci95": [low, high]} for name in experiment_report.CONTROLS}
+        return {metric: {"mean": mean, "ci95": [mean, mean], "minus": minus} for metric in experiment_report.METRICS}
 
-    names = (*planted_report.CONTROLS, *planted_report.RIVALS, "truth")
+    names = (*experiment_report.CONTROLS, *experiment_report.RIVALS, "truth")
     by = {name: entry(0.5, 0, 0) for name in names}
-    by |= dict.fromkeys(planted_report.OURS, entry(0.5, -0.1, 0.1))
+    by |= dict.fromkeys(experiment_report.OURS, entry(0.5, -0.1, 0.1))
     by |= {"corrected": entry(0.7, 0.1, 0.3), "corrected td": entry(0.3, -0.3, -0.1)}
     about = {"problems": 3, "test_problems": 1, "programs": 9, "steps": 20, "command": "x"}
-    rows = planted_report.report({**about, "summary": {"flip 10%": by}}).splitlines()
+    rows = experiment_report.report({**about, "summary": {"flip 10%": by}}).splitlines()
     auc_row, brier_row = (
         next(row for row in rows[rows.index(f"## {head}") :] if row.startswith("| flip"))
-        for head, _ in (planted_report.METRICS["label_auc"], planted_report.METRICS["label_brier"])
+        for head, _ in (experiment_report.METRICS["label_auc"], experiment_report.METRICS["label_brier"])
     )
     assert "**0.700 [+0.100, +0.300]**" in auc_row
     assert "0.300 [-0.300, -0.100] (worse)" in auc_row

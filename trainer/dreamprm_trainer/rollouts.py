@@ -39,12 +39,17 @@ class Plan:
         It depends on the outcomes in their order alone, so a run that was stopped half-way decides the same.
         """
         count = self.first
-        while count <= len(passed):
-            passes = sum(passed[:count])
-            if passes in (0, count) or count >= self.most or posterior_sd(passes, count) < self.spread:
-                return count
+        while count <= len(passed) and not self.stops(sum(passed[:count]), count):
             count = min(count + self.more, self.most)
         return count
+
+    def stops(self, passes: int, rollouts: int) -> bool:
+        """Whether so many passes of so many rollouts are enough; between two looks they never are."""
+        if rollouts >= self.most:
+            return True
+        if rollouts < self.first or (rollouts - self.first) % self.more:
+            return False
+        return passes in (0, rollouts) or posterior_sd(passes, rollouts) < self.spread
 
 
 def posterior_sd(passes: int, rollouts: int) -> float:

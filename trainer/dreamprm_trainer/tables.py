@@ -13,6 +13,7 @@ from dreamprm_trainer.features import Cache, Features
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class Table:
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
     @property
-    def last(self) -> NDArray[np.bool_]:
+    def last(self) -> Bools:
         """(S,) whether a step is its program's last scored one."""
         return np.append(self.program[1:] != self.program[:-1], True) if len(self.program) else np.zeros(0, bool)
 

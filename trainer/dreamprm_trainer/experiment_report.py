@@ -1,6 +1,6 @@
-"""The planted-noise results as a page: each way of correcting against the best control, with paired intervals.
+"""An experiment's results as a page: each way of correcting against the best control, with paired intervals.
 
-python -m dreamprm_trainer.planted_report benchmarks/results/planted.json > benchmarks/results/planted.md
+python -m dreamprm_trainer.experiment_report benchmarks/results/planted.json > benchmarks/results/planted.md
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ METRICS = {
     "prm_auc": ("Reward model on unseen problems: AUC of all prefixes", True),
     "prm_auc_inner": ("Reward model on unseen problems: AUC of inner prefixes", True),
     "prm_auc_whole": ("Reward model on unseen problems: AUC of whole programs", True),
+    "within": ("Reward model on unseen problems: AUC within problems, a program's reward the mean of its steps'", True),
+    "best_of_4": ("Unseen problems solved by the best of 4", True),
+    "inner_auc": ("Unseen problems: how the reward of an inner prefix foretells its rollouts (AUC)", True),
 }
 
 
@@ -30,22 +33,27 @@ def report(result: Mapping[str, Any]) -> str:
     """Markdown. Bold: better than the best control, the interval of the paired difference leaves 0 out; (worse): the
     other way round. The best control is chosen for each cell by its mean, in favour of the controls."""
     lines = [
-        "# Planted noise: corrected labels against the controls",
+        f"# {result['command'].split('.')[-1].split()[0].capitalize()}: correction against the controls",
         "",
         f"{result['problems']} problems ({result['test_problems']} of them held out), {result['programs']} programs, "
         f"{result['steps']} steps; `{result['command']}`. Means over seeds; in brackets the 95% interval of the paired "
         "difference to the best control of that row.",
     ]
+    some = next(iter(result["summary"].values()))
+    bounds = [name for name in ("truth",) if name in some]
     for metric, (heading, more) in METRICS.items():
-        lines += ["", f"## {heading}", "", "| noise | best control | " + " | ".join((*RIVALS, *OURS, "truth")) + " |"]
-        lines.append("|---|---|" + "---|" * (len(RIVALS) + len(OURS) + 1))
+        if metric not in next(iter(some.values())):
+            continue
+        lines += ["", f"## {heading}", "", "| | best control | " + " | ".join((*RIVALS, *OURS, *bounds)) + " |"]
+        lines.append("|---|---|" + "---|" * (len(RIVALS) + len(OURS) + len(bounds)))
         for noise, by in result["summary"].items():
             pick = max if more else min
             best = pick(CONTROLS, key=lambda name: by[name][metric]["mean"])
             cells = [noise, f"{by[best][metric]['mean']:.3f} {best}"]
             cells += [f"{by[name][metric]['mean']:.3f}" for name in RIVALS]
             cells += [_cell(by[name][metric], best, more) for name in OURS]
-            lines.append("| " + " | ".join([*cells, f"{by['truth'][metric]['mean']:.3f}"]) + " |")
+            cells += [f"{by[name][metric]['mean']:.3f}" for name in bounds]
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +65,9 @@ def _cell(entry: Mapping[str, Any], best: str, more: bool) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="dreamprm_trainer.planted_report", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="dreamprm_trainer.experiment_report", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("result", type=Path)
     args = parser.parse_args(argv)
     sys.stdout.write(report(json.loads(args.result.read_text(encoding="utf-8"))))
