@@ -1,12 +1,9 @@
-"""Problems whose right programs return and print and whose wrong ones raise, and a run over them as a program of its own.
+"""Problems whose right programs return and print and whose wrong ones raise, and a run over them."""
 
-    python tune_kit.py BACKBONE FOLDER MODE [SECONDS]    (SECONDS: of sleep after each step, so that it can be killed)
-"""
-
+import os
 import random
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +49,8 @@ def settings(backbone: Path, **changes: object) -> TuneSettings:
         "lr": 1e-2,
         "head_lr": 1e-2,
         "warmup": 2,
-        "batch_tokens": 2000,
-        "micro_tokens": 1000,
+        "batch_tokens": 700,
+        "micro_tokens": 350,
         "max_length": 400,
         "code_reserve": 200,
         "epochs": 2,
@@ -64,30 +61,27 @@ def settings(backbone: Path, **changes: object) -> TuneSettings:
     return TuneSettings(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def main(backbone: str, folder: str, mode: str, seconds: str = "0") -> None:
+def run(backbone: Path, folder: Path, told: Any = None, rank: int | None = None, port: int = 0) -> None:
+    """A small run of mode correct, its result in `folder / done.npz`. told: a pipe that gets the number of each step.
+
+    rank: of two processes, which meet at `port`.
+    """
     import torch
 
     from dreamprm_trainer.tune import tune
     from dreamprm_trainer.tune_events import Stepped
 
     torch.set_num_threads(1)
+    if rank is not None:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
     def tell(event: object) -> None:
-        if isinstance(event, Stepped):
-            print(event.step, flush=True)
-            time.sleep(float(seconds))
+        if told is not None and isinstance(event, Stepped):
+            told.send(event.step)
 
-    chosen = settings(Path(backbone), mode=mode, save_every=2, frozen_below=1, cold=0, label_lr=0.3)
-    done = tune(examples(0, 12, flips=0.3), examples(40, 4), chosen, Path(folder), tell, meta=examples(30, 6))
-    np.savez(
-        Path(folder) / "done.npz",
-        head=done.head.weight,
-        labels=done.labels,
-        weights=done.weights,
-        validation=done.validation,
-        meta=done.meta,
-    )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    chosen = settings(backbone, mode="correct", save_every=2, frozen_below=1, cold=0, label_lr=0.3)
+    done = tune(examples(0, 6, flips=0.3), examples(40, 2), chosen, folder, tell, meta=examples(30, 3))
+    if not rank:
+        with (folder / "done.npz").open("wb") as file:
+            np.savez(file, weight=done.head.weight, labels=done.labels, validation=done.validation, meta=done.meta)
