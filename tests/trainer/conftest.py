@@ -1,10 +1,15 @@
-"""Programs and features made in the test: no model, no file."""
+"""Programs and features made in the test: no model, no file. Lets the tests import `tune_kit`."""
+
+import sys
+from pathlib import Path
 
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem

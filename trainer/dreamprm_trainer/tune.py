@@ -30,7 +30,7 @@ from dreamprm_trainer.sequences import Sequences, pack
 from dreamprm_trainer.tables import Floats
 from dreamprm_trainer.team import Team
 from dreamprm_trainer.tune_events import Event, Stage, Tell
-from dreamprm_trainer.tune_loop import Loop
+from dreamprm_trainer.tune_loop import Loop, sigmoid
 from dreamprm_trainer.tune_settings import TuneSettings
 from dreamprm_trainer.tune_state import State
 
@@ -42,6 +42,7 @@ class Tuned:
     checkpoint:       a folder that `dreamprm_cli.prm.open` opens
     head:             as saved in it, calibrated on the validation set
     labels, weights:  (S,) of the judged steps of `examples`, in order
+    rewards:          (V,) of the judged steps of `validation`, in order; NaN for those beyond the length
     validation, auc:  validation losses, and AUCs within problems, in order; meta: losses of meta batches
     collapsed:        the rewards or the labels had become one constant
     """
@@ -50,6 +51,7 @@ class Tuned:
     head: Head
     labels: Floats
     weights: Floats
+    rewards: Floats
     validation: list[float]
     auc: list[float]
     meta: list[float]
@@ -86,14 +88,14 @@ def tune(
     tell = tell if first else _silent
     source = locate_backbone(settings.backbone)
     tell(Stage(name="pack", total=len(examples) + len(meta) + len(validation)))
-    train, held, judge = _packed(examples, meta, validation, settings, source.folder)
+    train, held, judge = packed(examples, meta, validation, settings, source.folder)
     dtype = {"auto": pick_dtype(device), "bf16": torch.bfloat16, "fp32": torch.float32}[settings.dtype]
     model = build(source, settings, head, dtype, device)
     below = None
     if settings.frozen_below:
         below = Activations.of(cache or folder / "activations", source.sha256, settings.frozen_below, dtype)
-        missing = below.missing([*train.trees, *held.trees, *judge.trees])
-        mine = missing[accelerator.process_index :: accelerator.num_processes]
+        trees = [*train.trees, *held.trees, *judge.trees]
+        mine = below.missing(trees[accelerator.process_index :: accelerator.num_processes])
         below.fill(
             mine,
             model,
@@ -114,8 +116,8 @@ def tune(
     accelerator.wait_for_everyone()
     state.restore_best(loop)
     tell(Stage(name="save"))
-    fitted = _calibrated(loop)
-    position = loop.position
+    scores, position = loop.scores(), loop.position
+    fitted = _calibrated(loop, scores)
     if first:
         forms = tuple(sorted({problem_form(example.problem) for example in examples}))
         figures = {"validation_loss": min(position.validation), "validation_auc_within": position.auc}
@@ -126,6 +128,7 @@ def tune(
         head=fitted,
         labels=loop.moving.labels.numpy(),
         weights=loop.moving.weights.numpy(),
+        rewards=sigmoid(scores / np.float32(fitted.temperature) + np.float32(fitted.offset)),
         validation=position.validation,
         auc=position.auc,
         meta=position.meta,
@@ -133,14 +136,14 @@ def tune(
     )
 
 
-def _packed(
+def packed(
     examples: Sequence[Example],
     meta: Sequence[Example],
     validation: Sequence[Example],
     settings: TuneSettings,
     folder: Path,
 ) -> tuple[Sequences, Sequences, Sequences]:
-    """The three sets; that of meta is empty where the mode has no use for it. Raises ConfigError for an empty one."""
+    """The sets as trees; that of meta is empty where the mode has no use for it. ConfigError for an empty one."""
     tokens = Tokens(Tokenizer.from_file(str(folder / "tokenizer.json")))
     plain = settings.mode == "plain"
 
@@ -163,9 +166,9 @@ def _packed(
     return sets
 
 
-def _calibrated(loop: Loop) -> Head:
+def _calibrated(loop: Loop, scores: Floats) -> Head:
     """The model's head with the calibration that makes its rewards likeliest on the validation set."""
-    data, scores = loop.validation, loop.scores()
+    data = loop.validation
     kept = np.isfinite(scores)
     count = np.bincount(data.program, minlength=len(data.passed))
     temperature, offset = platt(scores[kept].astype(np.float64), data.labels[kept], 1 / count[data.program[kept]])

@@ -25,7 +25,7 @@ from dreamprm_trainer.tune_settings import TuneSettings
 from dreamprm_trainer.unrolled import correct_step, plain_step
 
 # How far the finite difference goes. In bf16 a shorter one is lost in rounding.
-_RELATIVE = {torch.float32: 3e-4, torch.bfloat16: 1e-2}
+_RELATIVE = {torch.float32: 3e-4, torch.bfloat16: 1e-3}
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Loop:
         """One step on a batch; its labels or weights move when their time has come."""
         settings, position = self.settings, self.position
         begin = time.perf_counter()
-        rate = self._rate()
+        rate = self.rate()
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * rate
         rows = torch.from_numpy(np.concatenate([tree.steps for tree in trees]))
@@ -144,7 +144,7 @@ class Loop:
         loss, within = float(F.binary_cross_entropy_with_logits(z, y)), _within(self.validation, logits)
         figure = loss if self.settings.watch == "loss" else -within
         best = figure < position.best - 1e-6
-        collapsed = bool(np.nanstd(_sigmoid(logits)) < 0.01 or self.moving.labels.std() < 0.01)
+        collapsed = bool(np.nanstd(sigmoid(logits)) < 0.01 or self.moving.labels.std() < 0.01)
         if best:
             position.best, position.since, position.collapsed = figure, 0, collapsed
         else:
@@ -207,7 +207,7 @@ class Loop:
     def _shuffled(self, data: Sequences, tokens: int, *seed: int) -> list[list[int]]:
         return shuffled([len(tree) for tree in data.trees], tokens, self.settings.seed, *seed)
 
-    def _rate(self) -> float:
+    def rate(self) -> float:
         """Of the greatest learning rate: up over the warm-up, then down to 0 at the end of all epochs."""
         step = self.position.step
         return min(1.0, (step + 1) / max(1, self.settings.warmup)) * (1 - step / self.steps)
@@ -246,7 +246,7 @@ def _within(data: Sequences, logits: Floats) -> float:
     """Mean over problems of the AUC of mean step rewards against outcomes; NaN where no problem has both."""
     known = np.isfinite(logits)
     programs = data.program[known]
-    total = np.bincount(programs, _sigmoid(logits[known]), len(data.passed))
+    total = np.bincount(programs, sigmoid(logits[known]), len(data.passed))
     count = np.bincount(programs, minlength=len(data.passed))
     values = []
     for number in np.unique(data.problem):
@@ -256,5 +256,5 @@ def _within(data: Sequences, logits: Floats) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _sigmoid(logits: Floats) -> Floats:
+def sigmoid(logits: Floats) -> Floats:
     return np.float32(0.5) * (1 + np.tanh(logits / 2))
