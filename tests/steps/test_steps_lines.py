@@ -77,7 +77,8 @@ def test_small_programs(code, expected):
 pieces = st.lists(
     st.sampled_from(
         ["def f():", "    x = 1", "    '''doc'''", "", "    # note", "    y = (1,", "    2)", "class A:",
-         "  def m(self):", "      return '''", "'''", "import os", "print(1)", "\tz", "@d", "\x0c", "\u2028", "x = 'a\\", "b'", "\r"]
+         "  def m(self):", "      return '''", "'''", "import os", "print(1)", "\tz", "@d", "\x0c", "\u2028",
+         "x = 'a\\", "b'", "\r"]
     ),
     max_size=14,
 )  # fmt: skip
