@@ -30,10 +30,8 @@ def _cut(step: Step) -> list[Step]:
     if step.kind not in ("function", "method", "code"):
         return [step]
     lines = [line for line in _AFTER_LINE.split(step.source) if line]
-    ends = _ends(lines)
-    if step.kind != "code":
-        ends = _of_body(ends)
-    ends = [*(end for end, _ in ends[:-1]), len(lines)]  # what closes the function stays with its last line
+    logical = _ends(lines) if step.kind == "code" else _of_body(_ends(lines))
+    ends = [*(end for end, _ in logical[:-1]), len(lines)]  # what closes the function stays with its last line
     starts = [0, *ends[:-1]]
     return [
         Step(step.name, step.kind, "".join(lines[a:b]), step.first_line + a, step.first_line + b - 1)

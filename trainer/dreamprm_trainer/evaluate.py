@@ -67,6 +67,34 @@ def baseline_scores(item: Item) -> dict[str, float]:
     }
 
 
+def baseline_columns(items: Sequence[Item]) -> dict[str, list[float]]:
+    """The baselines' scores along `items`; mean log-probability only where it is known of every program."""
+    rows = [baseline_scores(item) for item in items]
+    names = list(rows[0]) if rows else []
+    known = not any(math.isnan(row["logprob"]) for row in rows)
+    return {name: [row[name] for row in rows] for name in names if known or name != "logprob"}
+
+
+def pools_of(
+    items: Sequence[Item],
+    scores: Mapping[str, Sequence[float]],
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> list[Pool]:
+    """A pool for each problem, in the order of the items; scores and groups run along them."""
+    members: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        members.setdefault(item.problem.id, []).append(index)
+    return [
+        Pool(
+            problem,
+            tuple(items[index].passed for index in own),
+            {name: tuple(values[index] for index in own) for name, values in scores.items()},
+            {name: tuple(values[index] for index in own) for name, values in (groups or {}).items()},
+        )
+        for problem, own in members.items()
+    ]
+
+
 def parses(code: str) -> bool:
     """Whether the text is valid Python (it is read, never run)."""
     try:
