@@ -9,8 +9,7 @@ pytest.importorskip("torch")
 
 from dreamprm_trainer.evaluate import within_aucs
 from dreamprm_trainer.fit import Settings, calibrate, fit
-from dreamprm_trainer.scoring import rewards
-from dreamprm_trainer.select import cross_fit, pools, resampled
+from dreamprm_trainer.select import cross_fit, pools, resampled, rewards
 from dreamprm_trainer.tables import merge, subset
 
 CACHED = (4, 8, 12)

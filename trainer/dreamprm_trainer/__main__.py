@@ -140,8 +140,7 @@ def evaluate(args: argparse.Namespace, recipe: Recipe) -> None:
     from dreamprm_trainer.checkpoint import load_head
     from dreamprm_trainer.evaluate import calibration, table
     from dreamprm_trainer.evaluate import evaluate as run
-    from dreamprm_trainer.scoring import rewards
-    from dreamprm_trainer.select import pools
+    from dreamprm_trainer.select import pools, rewards
 
     head = load_head(args.checkpoint, recipe)
     _, split = _split(args, recipe)

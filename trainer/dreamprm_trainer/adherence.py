@@ -31,8 +31,8 @@ def report(programs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Shares over Python programs, and the same for each model where there are several.
 
     verdicts: share of programs with each of `Adherence.verdict`. functions: how many programs have so many.
-    documented: share of all functions that open with a docstring. nested, module_code: share of programs with a function
-    in a function, and with code outside functions. broken: share that does not parse.
+    documented: share of all functions that open with a docstring. nested, module_code: share of programs with a
+    function in a function, and with code outside functions. broken: share that does not parse.
     """
     every = [(model, adherence(code)) for model, code in programs]
     models = sorted({model for model, _ in every})
@@ -44,7 +44,7 @@ def report(programs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 def _shares(programs: Sequence[Adherence]) -> dict[str, Any]:
     number = len(programs)
-    verdicts = Counter(one.verdict for one in programs)
+    verdicts: Counter[str] = Counter(one.verdict for one in programs)
     functions = sum(one.functions for one in programs)
     counts = Counter(one.functions for one in programs)
     return {

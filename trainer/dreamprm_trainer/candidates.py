@@ -135,13 +135,15 @@ def graded(candidates: Candidates, cache: Path) -> Candidates:
 
 
 def check(candidates: Candidates, name: str) -> None:
-    """Raises ProblemError where there is nothing for a ranker to win."""
+    """Raises ProblemError where there is nothing for a ranker to win, as far as that is known yet."""
     if not candidates.items:
         why = ", ".join(candidates.left_out)
         raise ProblemError(
-            f"{name}: no program has a verdict ({why})", "leave 'passed' out, and the sandbox grades them"
+            f"{name}: nothing is left to rank ({why})", "rows without 'passed' are graded in the sandbox"
         )
     outcomes: dict[str, set[bool]] = {}
+    if candidates.todo:
+        return
     for item in candidates.items:
         outcomes.setdefault(item.problem.id, set()).add(item.passed)
     if not any(len(some) == 2 for some in outcomes.values()):

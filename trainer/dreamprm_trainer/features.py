@@ -1,7 +1,7 @@
 """Frozen features: the backbone's states at each step's end, as the live scorer reads them, cached on disk.
 
 One file a problem, `CACHE/<configuration>/<problem>.npz`, with an array (steps, layers, hidden) in fp16 for each
-program text. The configuration is a digest of backbone, template, splitter, layers and `Reading`, so a cache is never
+program text. The configuration is a digest of backbone, template, splitter, layers and reading, so a cache is never
 stale; a killed run goes on with the problems that are missing.
 """
 
@@ -13,8 +13,8 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION, prm_input
-from dreamprm_cli.steps import SPLITTER_VERSION, line_steps, split
-from dreamprm_cli.types import Problem, Step
+from dreamprm_cli.steps import SPLITTER_VERSION
+from dreamprm_cli.types import Problem
 from dreamprm_trainer.data import Item
+from dreamprm_trainer.reading import DEFAULT, Reading
 
 Features = NDArray[np.float16]
-UNITS: dict[str, Callable[[str], list[Step]]] = {"function": split, "line": line_steps}
 _LAYERS = "layers.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a backbone reads programs; two reward models with equal ones share states.
-
-    unit: what a step is, a key of UNITS. adapter: a checkpoint's folder whose LoRA adapter is applied, and its digest.
-    The others are the scorer's (see PackedScorer).
-    """
-
-    unit: str = "function"
-    adapter_sha256: str = ""
-    step_token: str | None = None
-    max_length: int = 4096
-    code_reserve: int = 1536
-    adapter: Path | None = field(default=None, compare=False)
-
-    @property
-    def named(self) -> tuple[object, ...]:
-        """What tells it from the default; nothing for the default itself."""
-        names = ("unit", "adapter_sha256", "step_token", "max_length", "code_reserve")
-        return () if self == Reading() else tuple(getattr(self, name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +39,11 @@ class Cache:
     backbone: str
     backbone_sha256: str
     layers: tuple[int, ...]
-    reading: Reading = Reading()
+    reading: Reading = DEFAULT
 
     @property
     def home(self) -> Path:
-        parts = (
-            self.backbone_sha256,
-            PRM_TEMPLATE_VERSION,
-            SPLITTER_VERSION,
-            self.layers,
-            *self.reading.named,
-        )
+        parts = (self.backbone_sha256, PRM_TEMPLATE_VERSION, SPLITTER_VERSION, self.layers, *self.reading.named)
         # The name alone: a backbone given as an absolute path would otherwise replace the folder.
         return self.folder / f"{Path(self.backbone).name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
@@ -91,35 +63,15 @@ class Cache:
     def write(self, problem: Problem, features: dict[str, Features]) -> None:
         path = self.path(problem)
         path.parent.mkdir(parents=True, exist_ok=True)
-        layers = self.home / _LAYERS
-        if not layers.exists():
+        if not (layers := self.home / _LAYERS).exists():
             layers.write_text(json.dumps(self.layers), encoding="utf-8")
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
         with scratch.open("wb") as file:
             np.savez(file, **features)  # type: ignore[arg-type]
         scratch.replace(path)
 
-    def cut(self, items: Iterable[Item]) -> list[Item]:
-        """The items in the steps that are read."""
-        unit = self.reading.unit
-        return list(items) if unit == "function" else [_cut(item, UNITS[unit]) for item in items]
 
-
-def _cut(item: Item, unit: Callable[[str], list[Step]]) -> Item:
-    """The same program in other steps. What is known of a prefix stays with the step that ends where it does."""
-    steps = tuple(unit(item.code))
-    places = {step.last_line: number for number, step in enumerate(item.steps)}
-    old = [places.get(step.last_line) for step in steps]
-    return replace(
-        item,
-        steps=steps,
-        truth=tuple(None if n is None else item.truth[n] for n in old),
-        passes=tuple(0 if n is None else item.passes[n] for n in old) if item.passes else (),
-        rollouts=tuple(0 if n is None else item.rollouts[n] for n in old) if item.rollouts else (),
-    )
-
-
-def open_cache(folder: Path, backbone: str, layers: Sequence[int], reading: Reading = Reading()) -> Cache:
+def open_cache(folder: Path, backbone: str, layers: Sequence[int], reading: Reading = DEFAULT) -> Cache:
     from dreamprm_cli.prm.source import locate_backbone
 
     return Cache(folder, backbone, locate_backbone(backbone).sha256, tuple(layers), reading)
@@ -139,43 +91,23 @@ def widest(cache: Cache) -> Cache:
 
 def extract(items: Sequence[Item], cache: Cache, minutes: float | None = None) -> bool:
     """Encode every program that the cache lacks. False when `minutes` were up before the end."""
-    started = time.monotonic()
-    for news in encode(items, cache):
-        spent = time.monotonic() - started
-        if minutes is not None and spent >= minutes * 60 and news.problem:
-            return False
-        if news.tokens:
-            rate = news.tokens / spent
-            print(f"{news.done}/{news.total} {news.problem}: {rate:.0f} tok/s", file=sys.stderr, flush=True)
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """`done` of `total` problems are encoded, `problem` is next ("" at the end); `tokens` have been read so far."""
-
-    done: int
-    total: int
-    problem: str
-    tokens: int
-
-
-def encode(items: Sequence[Item], cache: Cache) -> Iterator[News]:
-    """Encode what the cache lacks, problem by problem, telling before each and at the end."""
     by_problem: dict[Path, list[Item]] = defaultdict(list)
-    for item in cache.cut(items):
+    for item in cache.reading.cut(items):
         if item.steps:
             by_problem[cache.path(item.problem)].append(item)
+    started = time.monotonic()
     scorer: Any = None
     tokens = 0
-    for number, group in enumerate(by_problem.values()):
+    for number, group in enumerate(by_problem.values(), 1):
         problem = group[0].problem
         known = cache.read(problem)
         missing = list({item.key: item for item in group if item.key not in known}.values())
         if not missing:
             continue
-        yield News(number, len(by_problem), problem.id, tokens)
-        scorer = scorer or open_scorer(cache)
+        if minutes is not None and time.monotonic() - started >= minutes * 60:
+            return False
+        if scorer is None:
+            scorer = open_scorer(cache)
         session = scorer.start(problem)
         flat = [(index, step) for index, item in enumerate(missing) for step in item.steps]
         states = session.append_features(flat).reshape(len(flat), len(cache.layers), -1)
@@ -185,7 +117,9 @@ def encode(items: Sequence[Item], cache: Cache) -> Iterator[News]:
             at += len(item.steps)
         cache.write(problem, known)
         tokens += session.encoded_tokens
-    yield News(len(by_problem), len(by_problem), "", tokens)
+        rate = tokens / (time.monotonic() - started)
+        print(f"{number}/{len(by_problem)} {problem.id}: {rate:.0f} tok/s", file=sys.stderr, flush=True)
+    return True
 
 
 def open_scorer(cache: Cache) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,9 @@ import numpy as np
 
 from dreamprm_cli.aggregate import aggregate
 from dreamprm_cli.prm.head import Head
-from dreamprm_trainer.evaluate import Pool, baseline_columns, pools_of, within_aucs
+from dreamprm_trainer.evaluate import Pool, baseline_scores, within_aucs
 from dreamprm_trainer.fit import Settings, Steps, fit
 from dreamprm_trainer.recipe import Grid, Recipe
-from dreamprm_trainer.scoring import rewards
 from dreamprm_trainer.tables import Floats, Table, subset
 
 
@@ -31,21 +31,43 @@ def weights_of(table: Table, by_source: Mapping[str, float]) -> Floats:
     return np.array([by_source.get(item.source, 1.0) for item in table.items], np.float32)
 
 
-def pools(
-    table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool = False
-) -> list[Pool]:
-    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines."""
-    scores = {
-        "prm" if number == 0 else f"prm, {how}": [aggregate(rewards, how) for rewards in steps]
-        for number, how in enumerate(aggregations)
-    }
-    return pools_of(table.items, scores | (baseline_columns(table.items) if baselines else {}))
+def rewards(head: Head, table: Table, layers: Sequence[int], cached: Sequence[int]) -> list[list[float]]:
+    """Step rewards of each program's scored steps."""
+    flat = head.rewards(table.features(layers, cached))
+    result: list[list[float]] = [[] for _ in table.items]
+    for program, reward in zip(table.program.tolist(), flat.tolist(), strict=True):
+        result[program].append(reward)
+    return result
+
+
+def pools(table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool) -> list[Pool]:
+    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines.
+
+    Mean log-probability is left out where it is not known of every program.
+    """
+    known = all(not math.isnan(item.mean_logprob) for item in table.items)
+    members: dict[str, list[int]] = {}
+    for index, item in enumerate(table.items):
+        members.setdefault(item.problem.id, []).append(index)
+    made = []
+    for problem, indices in members.items():
+        scores: dict[str, list[float]] = {}
+        for number, how in enumerate(aggregations):
+            scores["prm" if number == 0 else f"prm, {how}"] = [aggregate(steps[index], how) for index in indices]
+        if baselines:
+            for index in indices:
+                for name, value in baseline_scores(table.items[index]).items():
+                    if known or name != "logprob":
+                        scores.setdefault(name, []).append(value)
+        passed = tuple(table.items[index].passed for index in indices)
+        made.append(Pool(problem, passed, {name: tuple(values) for name, values in scores.items()}))
+    return made
 
 
 def within(head: Head, table: Table, settings: Settings, recipe: Recipe) -> float:
     """Mean AUC within problems; NaN where no problem has both outcomes."""
     steps = rewards(head, table, settings.layers, recipe.layers)
-    values = within_aucs(pools(table, steps, [recipe.aggregation]), "prm")
+    values = within_aucs(pools(table, steps, [recipe.aggregation], baselines=False), "prm")
     return float(values.mean()) if len(values) else float("nan")
 
 
