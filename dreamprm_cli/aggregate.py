@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 _EPS = 1e-6
 
@@ -48,16 +50,21 @@ def best_of_n(scores: Sequence[float], passes: Sequence[bool], n: int) -> float:
     size = len(scores)
     if size < n or n < 1:
         return math.nan
-    keys = [-math.inf if math.isnan(s) else s for s in scores]
     total = math.comb(size, n)
-    expected = 0.0
-    for value in set(keys):
-        tied = [bool(p) for k, p in zip(keys, passes, strict=True) if k == value]
-        below = sum(k < value for k in keys)
-        # Subsets whose maximum is `value`: all from those at or below it, less all from those below it.
+    expected, below = 0.0, 0
+    for tied in _ranks(scores, passes):
+        # Subsets whose maximum is this score: all from those at or below it, less all from those below it.
         wins = math.comb(below + len(tied), n) - math.comb(below, n)
         expected += wins / total * (sum(tied) / len(tied))
+        below += len(tied)
     return expected
+
+
+def _ranks(scores: Sequence[float], labels: Sequence[bool]) -> Iterator[list[bool]]:
+    """The labels of equal scores together, lowest score first; a NaN is below all others."""
+    keys = [-math.inf if math.isnan(s) else s for s in scores]
+    for _, tied in groupby(sorted(zip(keys, labels, strict=True)), key=itemgetter(0)):
+        yield [bool(label) for _, label in tied]
 
 
 def recovered_gap(best: float, mean: float, oracle: float) -> float:
@@ -66,10 +73,14 @@ def recovered_gap(best: float, mean: float, oracle: float) -> float:
 
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """Probability that a passing program scores above a failing one, ties one half; NaN with one class only."""
-    positive = [s for s, y in zip(scores, labels, strict=True) if y]
-    negative = [s for s, y in zip(scores, labels, strict=True) if not y]
-    if not positive or not negative:
-        return math.nan
-    wins = sum((p > q) + 0.5 * (p == q) for p in positive for q in negative)
-    return wins / (len(positive) * len(negative))
+    """Probability that a passing program scores above a failing one, ties one half; NaN with one class only.
+
+    A NaN score ranks below all others.
+    """
+    wins, above, below = 0.0, 0, 0  # pairs won; passing and failing programs so far
+    for tied in _ranks(scores, labels):
+        passing = sum(tied)
+        failing = len(tied) - passing
+        wins += passing * (below + 0.5 * failing)
+        above, below = above + passing, below + failing
+    return wins / (above * below) if above and below else math.nan

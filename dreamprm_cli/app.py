@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from dreamprm_cli.bench_app import bench
 from dreamprm_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_NONE_PASSED,
@@ -62,6 +63,7 @@ app.add_typer(prm_app, name="prm")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(train_app, name="train")
 app.command()(grade)
+app.command()(bench)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -230,12 +232,13 @@ def _check_places(out: Path | None, runs_dir: Path) -> None:
 
 
 def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Policy, Scorer | None]:
+    from dreamprm_cli.config import guard_key
     from dreamprm_cli.policy.open import open_policy, resolve_policy_spec
     from dreamprm_cli.prm.open import open_scorer
     from dreamprm_cli.view.progress import download_bar
 
     resolve_policy_spec(settings.policy)  # a wrong name fails before anything is loaded
-    _guard_key(settings)
+    guard_key(settings)
     with download_bar(console, quiet=quiet) as progress:
         scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
         policy = open_policy(
@@ -243,16 +246,6 @@ def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Pol
             price=settings.price, device=settings.device, progress=progress,
         )  # fmt: skip
     return policy, scorer
-
-
-def _guard_key(settings: Settings) -> None:
-    """A project's file may not send the user's key to an address of its choice: the repository may be a stranger's."""
-    origin = settings.origin.get("base_url", "")
-    if os.environ.get("OPENAI_API_KEY") and origin.endswith(("dreamprm.toml", "pyproject.toml")):
-        raise ConfigError(
-            f"{origin} would send your OPENAI_API_KEY to {settings.base_url}",
-            "give --base-url yourself if you trust that address, or unset the key",
-        )
 
 
 def _execute(

@@ -76,6 +76,19 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     return Settings(**values, origin=origin)
 
 
+def guard_key(settings: Settings) -> None:
+    """A project's file may not send the user's key to an address of its choice: the repository may be a stranger's.
+
+    Raises ConfigError.
+    """
+    origin = settings.origin.get("base_url", "")
+    if os.environ.get("OPENAI_API_KEY") and origin.endswith(("dreamprm.toml", "pyproject.toml")):
+        raise ConfigError(
+            f"{origin} would send your OPENAI_API_KEY to {settings.base_url}",
+            "give --base-url yourself if you trust that address, or unset the key",
+        )
+
+
 def settings_from_json(row: Mapping[str, Any]) -> Settings:
     """The inverse of `Settings.to_json`. Keys that this version does not know are ignored (a newer version's run).
 

@@ -132,7 +132,7 @@ def evaluate(
 
     with _watched(asked, place, quiet=quiet) as tell:
         results = stages.evaluate(asked, place, tell)
-    _print({"test" if test else "validation": results}, json_, lambda: _result_lines(results))
+    _results("test" if test else "validation", results, json_)
 
 
 @train_app.command()
@@ -151,7 +151,7 @@ def cross(
 
     with _watched(asked, place, quiet=quiet) as tell:
         results = stages.cross(asked, place, tell)
-    _print({"cross": results}, json_, lambda: _result_lines(results))
+    _results("cross", results, json_)
 
 
 @train_app.command()
@@ -167,13 +167,20 @@ def card(recipe: RecipeOpt = "laptop", checkpoint: CheckpointOpt = None, metrics
 def audit(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A PRM's folder, fitted in mode correct.")],
     most: Annotated[int, typer.Option(min=0, help="Show so many of the steps that moved most.")] = 5,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for the histogram, SVG and PNG.")] = None,
     json_: JsonOpt = False,
 ) -> None:
     """Show what correction did to the step labels of CHECKPOINT: before and after, and what moved most."""
     with _trainer():
         from dreamprm_trainer import audit as audits
+        from dreamprm_trainer import figures
 
     found = audits.report(audits.read(checkpoint), most=most)
+    if out is not None:
+        figures.require()
+        out.mkdir(parents=True, exist_ok=True)
+        for path in figures.label_histogram(found["before"], found["after"], out / "labels"):
+            typer.echo(path, err=True)
     if json_:
         _print(found, True, list)
         return
@@ -237,7 +244,7 @@ def _watched(
         listeners: list[Tell] = []
         if tensorboard is not None:
             listeners.append(stack.enter_context(curves(tensorboard)))
-        listeners.append(stack.enter_context(TrainingView(stderr(), quiet=quiet)).update)
+        listeners.append(stack.enter_context(TrainingView(stderr(), title=recipe.name, quiet=quiet)).update)
 
         def tell(event: TrainingEvent) -> None:
             for listener in listeners:
@@ -292,13 +299,17 @@ def _fit_lines(place: Place, report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _result_lines(results: dict[str, Any]) -> list[str]:
-    from dreamprm_trainer.evaluate import table
+def _results(section: str, results: dict[str, Any], json_: bool) -> None:
+    """As `dreamprm bench` shows them, source by source."""
+    if json_:
+        _print({section: results}, True, list)
+        return
+    from dreamprm_cli.view.bench import render
 
-    return [
-        f"{name}\n{table(result)}\ncalibration error {result['calibration']['ece']:.3f}\n"
-        for name, result in results.items()
-    ]
+    console = stdout()
+    for name, result in results.items():
+        console.print(name, style="bold", markup=False, highlight=False)
+        console.print(render(result, console.width), highlight=False)
 
 
 def _rounded(values: dict[str, float | None]) -> str:

@@ -83,3 +83,11 @@ def test_auc_counts_ties_one_half_and_needs_both_classes():
     assert auc([0.9, 0.1], [True, False]) == 1
     assert auc([0.5, 0.5], [True, False]) == 0.5
     assert math.isnan(auc([0.5, 0.5], [True, True]))
+
+
+@given(pools)
+def test_auc_is_the_share_of_pairs_in_order(pool):
+    keys = [(-math.inf if math.isnan(score) else score, passed) for score, passed in pool]
+    pairs = [(a > b) + 0.5 * (a == b) for (a, good), (b, bad) in itertools.product(keys, keys) if good and not bad]
+    expected = sum(pairs) / len(pairs) if pairs else math.nan
+    assert auc([s for s, _ in pool], [p for _, p in pool]) == pytest.approx(expected, nan_ok=True)

@@ -51,6 +51,12 @@ def dreamprm(folder, *arguments, **options):
         (["score", "missing.py", "--problem", EXAMPLE], 42, "missing.py"),
         (["score", "-", "--problem", "-"], 2, "cannot both be standard input"),
         (["prm", "check", "nowhere"], 1, "nowhere"),
+        (["bench", "--problems", "p.jsonl"], 2, "--samples POOL or --policy NAME"),
+        (["bench", "--samples", "s.jsonl"], 2, "--problems is missing"),
+        (["bench", "--problems", "p.jsonl", "--policy", "x"], 2, "--policy needs --out"),
+        (["bench", "--problems", "p.jsonl", "--samples", "s.jsonl", "--rival", "orm"], 2, "not NAME=CHECKPOINT"),
+        (["bench", "--problems", "missing.jsonl", "--samples", "s.jsonl", "--prm", "none"], 42, "missing.jsonl"),
+        (["bench", "--adherence", "--samples", "missing.jsonl"], 42, "missing.jsonl"),
         (["replay", "last"], 42, "no run 'last'"),
         (["replay", RECORDED, "--svg", "."], 1, "Is a directory"),
         (["resume", "nothing"], 42, "no run 'nothing'"),
@@ -80,7 +86,19 @@ def test_a_projects_file_cannot_send_the_users_key_elsewhere(tmp_path):
 def test_help_names_every_command_and_version_is_told(tmp_path):
     done = dreamprm(tmp_path, "--help")
     assert done.returncode == 0
-    for word in ("solve", "score", "replay", "resume", "models", "prm", "sandbox", "grade", "doctor", "--version"):
+    for word in (
+        "solve",
+        "score",
+        "replay",
+        "resume",
+        "models",
+        "prm",
+        "sandbox",
+        "grade",
+        "bench",
+        "doctor",
+        "--version",
+    ):
         assert word in done.stdout
     version = dreamprm(tmp_path, "--version").stdout
     assert version.startswith("dreamprm ")
@@ -230,3 +248,104 @@ def test_grade_gives_a_verdict_a_program_and_totals(tmp_path):
     wrong = dreamprm(tmp_path, "grade", "problems.jsonl", "samples.jsonl", "--compat", "lenient")
     assert wrong.returncode == 2
     assert "lenient" in wrong.stderr
+
+
+PROBLEM = {"task_id": "add", "statement": "Add.", "entry_point": "add", "tests": [{"input": [1, 2], "output": 3}]}
+CHAIN = 'def one(a):\n    """One."""\n    return a\n\n\ndef add(a, b):\n    """Add."""\n    return one(a) + b\n'
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def bench(folder, *arguments, **environ):
+    """On p.jsonl and s.jsonl, without a reward model; what the sandbox tells is kept in the folder."""
+    command = [sys.executable, "-m", "dreamprm_cli", "bench", "--problems", "p.jsonl", "--samples", "s.jsonl"]
+    return subprocess.run(
+        [*command, "--prm", "none", *arguments], cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**environment(folder), "DREAMPRM_CACHE": str(folder / "cache"), **environ},
+    )  # fmt: skip
+
+
+def test_bench_ranks_a_graded_pool_without_model_or_engine(tmp_path):
+    rows = [{"task_id": "add", "solution": CHAIN, "passed": True, "mean_logprob": -0.1}]
+    rows += [{"task_id": "add", "solution": f"x = {n}\n", "passed": False, "mean_logprob": -1.0} for n in range(3)]
+    write_rows(tmp_path / "p.jsonl", [PROBLEM])
+    write_rows(tmp_path / "s.jsonl", rows)
+    done = bench(tmp_path, "--json", DOCKER_HOST="unix:///nowhere.sock")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["schema_version"] == 1
+    assert (result["problems"], result["candidates"], result["pass@1"]) == (1, 4, 0.25)
+    assert result["oracle"] == {"1": 0.25, "2": 0.5, "4": 1.0}
+    best = result["best_of_n"]
+    assert set(best) == {"random", "parses-and-finished", "shortest", "logprob"}
+    assert best["logprob"]["4"]["recovered_gap"] == 1
+    assert best["shortest"]["4"]["ci95"] == [0, 0]
+    assert result["auc"] == {"random": 0.5, "parses-and-finished": 0.5, "shortest": 0, "logprob": 1}
+    assert "no container engine" in result["skipped"]["majority"]
+    assert result["total_cost_usd"] is None
+    shown = bench(tmp_path, "--out", "out", DOCKER_HOST="unix:///nowhere.sock")
+    assert shown.returncode == 0, shown.stderr
+    assert "logprob" in shown.stdout
+    assert "out/curves.svg" in shown.stderr
+    assert json.loads((tmp_path / "out" / "bench.json").read_text())["best_of_n"] == best
+    write_rows(tmp_path / "s.jsonl", rows[1:])
+    alike = bench(tmp_path)
+    assert alike.returncode == 42
+    assert "no problem has both passing and failing programs" in alike.stderr
+    assert "hint" in alike.stderr
+
+
+def test_bench_tells_how_far_programs_keep_to_the_form(tmp_path):
+    write_rows(tmp_path / "s.jsonl", [{"task_id": "add", "solution": code} for code in (CHAIN, CHAIN, "x = (\n")])
+    done = dreamprm(tmp_path, "bench", "--adherence", "--samples", "s.jsonl", "--json", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["programs"] == 3
+    assert report["verdicts"]["chain"] == pytest.approx(2 / 3)
+    assert report["functions"] == {"0": 1, "2": 2}
+    assert (tmp_path / "out" / "adherence.json").exists()
+    assert "chain" in dreamprm(tmp_path, "bench", "--adherence", "--samples", "s.jsonl").stdout
+
+
+@pytest.mark.docker
+def test_bench_grades_what_has_no_verdict(tmp_path):
+    write_rows(tmp_path / "p.jsonl", [PROBLEM])
+    write_rows(
+        tmp_path / "s.jsonl", [{"task_id": "add", "solution": code} for code in (CHAIN, CHAIN + "# 2", "x = 1\n")]
+    )
+    done = dreamprm(tmp_path, "bench", "--problems", "p.jsonl", "--samples", "s.jsonl", "--prm", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["pass@1"] == pytest.approx(2 / 3)
+    assert result["best_of_n"]["majority"]["3"]["solved_rate"] == 1  # two agree, the third does not run
+
+
+@pytest.mark.model
+def test_bench_samples_from_a_policy_and_goes_on_with_what_is_there(tmp_path):
+    write_rows(tmp_path / "p.jsonl", [PROBLEM])
+    (tmp_path / "dreamprm.toml").write_text('max_tokens = 60\nprm = "none"\n')
+    arguments = [
+        "bench",
+        "--problems",
+        "p.jsonl",
+        "--policy",
+        SMALL,
+        "-n",
+        "2",
+        "--out",
+        "out",
+        "--adherence",
+        "--json",
+    ]
+    done = dreamprm(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)
+    assert first["programs"] == 2
+    assert first["usage"]["output_tokens"] > 0
+    rows = (tmp_path / "out" / "samples.jsonl").read_text()
+    again = dreamprm(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["usage"]["output_tokens"] == 0
+    assert (tmp_path / "out" / "samples.jsonl").read_text() == rows

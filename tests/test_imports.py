@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "transformers", "llama_cpp", "vllm", "docker", "openai", "numpy", "huggingface_hub", "tree_sitter")
+HEAVY = (
+    "torch", "transformers", "llama_cpp", "vllm", "docker", "openai", "numpy", "huggingface_hub", "tree_sitter",
+    "matplotlib",
+)  # fmt: skip
 
 # A room may import rooms of its own layer or below (design: app -> view, solve -> prm, policy, steps -> values).
 VALUES = {"types", "errors", "events", "training", "config"}
@@ -72,7 +75,9 @@ def test_the_sandbox_depends_on_values_only():
     assert set().union(*(rooms(path) for path in files)) <= {"types", "errors"}
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["solve", "--help"], ["train", "fit", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["solve", "--help"], ["bench", "--help"], ["train", "fit", "--help"]]
+)
 def test_help_and_version_import_nothing_heavy(arguments):
     program = (
         "import sys\n"

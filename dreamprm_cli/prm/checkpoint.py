@@ -56,6 +56,7 @@ class Checkpoint:
     """What a scorer needs besides the backbone.
 
     layers: whose states the head reads, counted from 1, side by side in this order.
+    unit: what a step is: "function", or "line" for experiments (such a checkpoint is judged, but cannot score live).
     forms: kinds of problem it has learned from (`prompts.problem_form`); empty when not recorded.
     data_sha256: digest of the training data; metrics: held-out results, as the trainer recorded them.
     """
@@ -69,6 +70,7 @@ class Checkpoint:
     max_length: int = 4096
     code_reserve: int = 1536
     aggregation: str = "mean"
+    unit: str = "function"
     forms: tuple[str, ...] = ()
     data_sha256: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Checkpoint:
             "max_length": self.max_length,
             "code_reserve": self.code_reserve,
             "aggregation": self.aggregation,
+            "unit": self.unit,
             "calibration": {"temperature": self.head.temperature, "offset": self.head.offset},
             "forms": list(self.forms),
             "data_sha256": self.data_sha256,
@@ -166,6 +169,7 @@ def load(folder: Path) -> Checkpoint:
             max_length=int(about["max_length"]),
             code_reserve=int(about["code_reserve"]),
             aggregation=str(about["aggregation"]),
+            unit=str(about.get("unit", "function")),
             forms=tuple(about.get("forms") or ()),
             data_sha256=str(about["data_sha256"]),
             metrics=about.get("metrics") or {},
@@ -242,6 +246,8 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
         wrong = f"splitter {checkpoint.splitter_version}, this version splits as {SPLITTER_VERSION}"
     elif checkpoint.aggregation not in AGGREGATIONS:
         wrong = f"unknown aggregation {checkpoint.aggregation!r}"
+    elif checkpoint.unit not in ("function", "line"):
+        wrong = f"steps that are a {checkpoint.unit!r} each"
     elif not checkpoint.layers or min(checkpoint.layers) < 1:
         wrong = f"layers {list(checkpoint.layers)}"
     elif head.weight.shape != (len(checkpoint.layers) * checkpoint.hidden,):

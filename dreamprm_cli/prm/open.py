@@ -48,6 +48,10 @@ def open_packed(
         ) from None
     folder = resolve(spec)
     checkpoint = load(folder)
+    if checkpoint.unit != "function":
+        raise CheckpointError(
+            f"{folder} scores every {checkpoint.unit}, not functions", "it is for `dreamprm bench --rival`"
+        )
     source = locate_backbone(backbone_of(checkpoint, folder), report=progress)
     check_backbone(checkpoint, source)
     backbone = load_backbone(

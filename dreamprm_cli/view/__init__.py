@@ -6,4 +6,5 @@ state   ViewState = fold(events)                          plain   the same news 
 line    one line of segments, never too wide              live    LiveView: puts these on a console
 paint   a block of lines kept current on a terminal       replay, svg, demo   recorded or scripted events
 progress  model downloads                                 tables  lists of models and of checks
+bench, curves   what a reward model is worth              adherence, bars   the Chain-of-Function report
 """

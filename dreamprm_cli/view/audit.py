@@ -1,11 +1,11 @@
 """What a correction did to step labels: their histogram before and after, and the steps that moved most.
 
-214 labels could move, 86 were known; they moved .083 on average, 12 to the other side of one half
-           before                                    after
- .0 -  .1  ██████████████████████████████ 61         ███████████████ 30
- .1 -  .2  ██████ 12                                 █████████████████████ 44
- ...
-Mbpp/12  add_up  .250 > .871   0 of 2 rollouts passed, the program passed
+214 labels could move, 86 were known; moved .083 on average, 12 across one half
+label     before  after
+.0 - .1   ██████████████████████████████████████████████████ 61
+          █████████████████████████ 30
+...
+Mbpp/12  add_up  .250 → .871  0 of 2 rollouts passed, the program passed
     def add_up(numbers):
 """
 
@@ -19,13 +19,11 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.style import Style
 
 from dreamprm_cli.view import heat
+from dreamprm_cli.view.bars import Bars
 from dreamprm_cli.view.chart import short
 from dreamprm_cli.view.grid import BOLD, DIM
 from dreamprm_cli.view.line import Line, draw
 from dreamprm_cli.view.text import clean
-
-_LABEL = 11  # cells of a bin's name
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def render_audit(found: Mapping[str, Any], width: int, ascii: bool = False) -> RenderableType:
@@ -49,39 +47,23 @@ class AuditScreen:
         found = self.found
         top = self._line().add(f"{found['steps']:,} labels could move, {found['known']:,} were known", BOLD)
         if found["steps"]:
-            top.add(f"; they moved {short(found['mean_moved'])} on average, ", DIM)
-            top.add(f"{found['crossed']:,} to the other side of one half", DIM)
+            top.add(f"; moved {short(found['mean_moved'])} on average, {found['crossed']:,} across one half", DIM)
         return [
             top,
-            *self._histogram(colors),
+            *self._histogram(),
             *(line for moved in found["most"] for line in self._moved(moved, colors)),
         ]
 
     def _line(self) -> Line:
         return Line(self.width, ascii=self.ascii)
 
-    def _histogram(self, colors: str | None) -> list[Line]:
-        before, after = self.found["before"], self.found["after"]
-        largest = max((*before, *after), default=0)
-        if not largest:
+    def _histogram(self) -> list[Line]:
+        counts = {name: self.found[name] for name in ("before", "after")}
+        if not any(map(any, counts.values())):
             return []
-        half = (self.width - _LABEL) // 2
-        room = max(1, half - 2 - len(f" {largest:,}"))
-        lines = [self._line().to(_LABEL).add("before", DIM).to(_LABEL + half).add("after", DIM)]
-        for number, counts in enumerate(zip(before, after, strict=True)):
-            low, high = number / len(before), (number + 1) / len(before)
-            line = self._line().add(f"{_tenth(low):>4} - {_tenth(high):>3}", DIM)
-            for side, count in enumerate(counts):
-                line.to(_LABEL + side * half).add(self._bar(count / largest * room), heat.ink((low + high) / 2, colors))
-                line.add(f" {count:,}" if count else "", DIM)
-            lines.append(line)
-        return lines
-
-    def _bar(self, cells: float) -> str:
-        if self.ascii:
-            return "#" * round(cells)
-        eighths = round(cells * 8)
-        return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+        bins = [f"{_tenth(k / 10)} - {_tenth((k + 1) / 10)}" for k in range(10)]
+        series = {name: dict(zip(bins, some, strict=True)) for name, some in counts.items()}
+        return Bars("label", series, self.width).lines(self.ascii)
 
     def _moved(self, moved: Mapping[str, Any], colors: str | None) -> list[Line]:
         line = self._line().add(f"{moved['task_id']}  ").add(str(moved["name"]), BOLD).add("  ")

@@ -253,11 +253,18 @@ def news(state: TrainingState, event: tr.TrainingEvent) -> str | None:
 class TrainingView:
     """A context manager; `update` takes the training's events one by one and stamps them.
 
-    quiet: fold the events and draw nothing. clock: seconds, from anywhere.
+    title: until the training says its own. quiet: fold the events and draw nothing. clock: seconds, from anywhere.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self.state = TrainingState()
+    def __init__(
+        self,
+        console: Console,
+        *,
+        title: str = "training",
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = TrainingState(title=title)
         self._console = console
         self._clock = clock
         self._start = clock()

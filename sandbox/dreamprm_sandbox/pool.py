@@ -34,6 +34,7 @@ from dreamprm_sandbox.docker import Engine
 from dreamprm_sandbox.formats import Mode, evalplus
 from dreamprm_sandbox.judged import Collected
 from dreamprm_sandbox.limits import Limits
+from dreamprm_sandbox.outputs import Inputs, Outputs, observe
 from dreamprm_sandbox.slot import Fault, Slot
 from dreamprm_sandbox.submission import Files, Program, Refused, taken_apart
 from dreamprm_sandbox.suite import UNKNOWN, Calls, Judged, Script, Suite
@@ -47,8 +48,9 @@ _AHEAD = 32  # jobs in flight for each worker: one slow program does not hold up
 
 
 Trust = Literal["strong", "weak"]
-Result = TypeVar("Result", Outcome, Reference, Collected)
+Result = TypeVar("Result", Outcome, Reference, Collected, Outputs)
 Told = TypeVar("Told")
+Task = TypeVar("Task")
 
 
 class Sandbox:
@@ -122,13 +124,11 @@ class Sandbox:
         """Verdicts in the order of the jobs, as they come; jobs are taken as needed, so they may be a generator."""
         return self._in_order(jobs, partial(self._judge, mode=mode or self.mode))
 
-    def _in_order(
-        self, jobs: Iterable[tuple[Problem, Program]], judge: Callable[[Problem, Program], Told]
-    ) -> Iterator[Told]:
+    def _in_order(self, jobs: Iterable[tuple[Task, Program]], judge: Callable[[Task, Program], Told]) -> Iterator[Told]:
         waiting: deque[Future[Told]] = deque()
         try:
-            for problem, code in jobs:
-                waiting.append(self._executor.submit(judge, problem, code))
+            for task, code in jobs:
+                waiting.append(self._executor.submit(judge, task, code))
                 while waiting and (waiting[0].done() or len(waiting) >= _AHEAD * self.workers):
                     yield waiting.popleft().result()
             while waiting:
@@ -147,6 +147,30 @@ class Sandbox:
     ) -> Iterator[Verdict | ProblemError]:
         """As `grade`; where a problem's tests cannot be run, its ProblemError stands for each verdict."""
         return self._in_order(jobs, partial(self._judge_if_usable, mode=mode or self.mode))
+
+    def outputs(self, jobs: Iterable[tuple[Inputs, Program]]) -> Iterator[str | None]:
+        """What each program gives on its problem's inputs (see `outputs.inputs`), as a digest; None where it fails.
+        Programs of several files have none."""
+        return self._in_order(jobs, self._observe)
+
+    def _observe(self, asked: Inputs, code: Program) -> str | None:
+        if not isinstance(code, str):
+            return None
+        name = key("outputs", code, asked.name, asdict(asked.limits), self.isolation)
+        known = self._cache.value(name) if self._cache is not None else None
+        if isinstance(known, dict):
+            self.cached += 1
+            digest: str | None = known["digest"]
+            return digest
+        work = partial(observe, code=code, asked=asked)
+        with self._turns.shared():
+            seen = self._attempt(asked.problem, work)
+        if seen.contended:
+            with self._turns.alone():
+                seen = self._attempt(asked.problem, work)
+        if self._cache is not None:
+            self._cache.keep(name, {"digest": seen.digest})
+        return seen.digest
 
     def _judge_if_usable(self, problem: Problem, code: Program, mode: Mode) -> Verdict | ProblemError:
         if (known := self._unusable.get((problem.id, mode))) is not None and known[0] is problem:

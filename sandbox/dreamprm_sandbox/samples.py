@@ -33,13 +33,30 @@ class Sample:
 
 def read(path: Path, problems: Mapping[str, Problem]) -> list[Sample]:
     """All programs of a file, in its order. Raises ProblemError naming the place."""
-    samples = [Sample(task_id, index, code) for index, (task_id, code) in enumerate(_programs(path, problems))]
-    if not samples:
+    return [entry.sample for entry in entries(path, problems)]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A program with all that its file says of it, and where."""
+
+    sample: Sample
+    row: Mapping[str, Any]
+    where: str
+
+
+def entries(path: Path, problems: Mapping[str, Problem]) -> list[Entry]:
+    """As `read`, with the rows that the programs came from."""
+    found = [
+        Entry(Sample(task_id, index, code), row, where)
+        for index, (task_id, code, row, where) in enumerate(_programs(path, problems))
+    ]
+    if not found:
         raise ProblemError(f"{path}: holds no programs")
-    return samples
+    return found
 
 
-def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str, Program]]:
+def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str, Program, Mapping[str, Any], str]]:
     for where, row in rows(path):
         task_id = str(row.get("task_id", row.get("question_id")))
         if task_id not in problems:
@@ -47,7 +64,7 @@ def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str
         if isinstance(codes := row.get("code_list"), list):
             programs = codes
         elif "files" in row or "archive" in row:
-            yield task_id, _files(row, where)
+            yield task_id, _files(row, where), row, where
             continue
         elif "solution" in row:
             programs = [row["solution"] or ""]  # nothing written is a program that fails
@@ -58,7 +75,7 @@ def _programs(path: Path, problems: Mapping[str, Problem]) -> Iterator[tuple[str
         for code in programs:
             if not isinstance(code, str):
                 raise ProblemError(f"{where}: a program must be text")
-            yield task_id, code
+            yield task_id, code, row, where
 
 
 def _files(row: Mapping[str, Any], where: str) -> Program:

@@ -76,7 +76,7 @@ def reference(slot: Slot, suite: Calls, limits: Limits) -> Reference:
         if first is None or first.tag != "L":
             raise ValueError(f"the reference solution does not load: {first or run.wait()}")
         reply: Reply | None = first
-        for batch in _batches(suite.tests[len(values) :]):
+        for batch in batches(suite.tests[len(values) :]):
             run.send([(call.args, dict(call.kwargs)) for call in batch])
             for _ in batch:
                 reply = run.reply()
@@ -100,7 +100,7 @@ def _calls(slot: Slot, code: str, suite: Calls, limits: Limits) -> Outcome:
     reply = run.reply()
     if reply is None or reply.tag != "L":
         return failed(run, reply, passed, total)
-    for batch in _batches(suite.tests):
+    for batch in batches(suite.tests):
         run.send([(call.args, dict(call.kwargs)) for call in batch])
         for call in batch:
             reply = run.reply()
@@ -114,7 +114,7 @@ def _calls(slot: Slot, code: str, suite: Calls, limits: Limits) -> Outcome:
     return finished(run, "PASS", passed, total)
 
 
-def _batches(tests: Sequence[Call]) -> Iterator[Sequence[Call]]:
+def batches(tests: Sequence[Call]) -> Iterator[Sequence[Call]]:
     """One, two, four ... inputs on their way: a program that fails does so early, one that passes goes fast."""
     start, size = 0, 1
     while start < len(tests):

@@ -1,22 +1,22 @@
-"""Programs and features made in the test: no model, no file. Lets the tests import `tune_kit`."""
+"""Programs and features made in the test: no model, no file."""
 
-import sys
-from pathlib import Path
-
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
+from dreamprm_cli.prm.checkpoint import Checkpoint
+from dreamprm_cli.prm.checkpoint import save as save_checkpoint
+from dreamprm_cli.prm.head import Head
+from dreamprm_cli.prm.source import locate_backbone
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem
 from dreamprm_trainer.data import Item
 from dreamprm_trainer.tables import Table
 
-sys.path.insert(0, str(Path(__file__).parent))  # scripted_labels
+sys.path.insert(0, str(Path(__file__).parent))  # scripted_labels, train_kit, tune_kit
 
 CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
 
@@ -103,3 +103,63 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+HIDDEN, LAYERS, VOCAB = 16, 3, 300  # of the backbone
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    """A folder with a tiny random Qwen2 model whose tokens are bytes."""
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("backbone")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: number for number, letter in enumerate(alphabet)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "model_type": "qwen2", "hidden_size": HIDDEN, "intermediate_size": 24, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+        "max_position_embeddings": 4096, "vocab_size": VOCAB,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(0)
+
+    def matrix(*shape):
+        return torch.randn(shape, generator=generator) * 0.2
+
+    tensors = {"embed_tokens.weight": matrix(VOCAB, HIDDEN), "norm.weight": torch.ones(HIDDEN)}
+    for n in range(LAYERS):
+        name = f"layers.{n}."
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{name}{norm}.weight"] = torch.ones(HIDDEN)
+        for letter, size in (("q", HIDDEN), ("k", HIDDEN // 2), ("v", HIDDEN // 2)):
+            tensors[f"{name}self_attn.{letter}_proj.weight"] = matrix(size, HIDDEN)
+            tensors[f"{name}self_attn.{letter}_proj.bias"] = matrix(size)
+        tensors[f"{name}self_attn.o_proj.weight"] = matrix(HIDDEN, HIDDEN)
+        tensors[f"{name}mlp.gate_proj.weight"] = matrix(24, HIDDEN)
+        tensors[f"{name}mlp.up_proj.weight"] = matrix(24, HIDDEN)
+        tensors[f"{name}mlp.down_proj.weight"] = matrix(HIDDEN, 24)
+    safetensors.save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def checkpoint(backbone, tmp_path, monkeypatch):
+    """Makes a checkpoint over the tiny backbone, with a random head of its own."""
+    monkeypatch.setenv("DREAMPRM_CACHE", str(tmp_path / "cache"))
+
+    def make(name, seed=0, layers=(3,), **more):
+        weight = np.random.default_rng(seed).normal(size=HIDDEN * len(layers)).astype(np.float32)
+        made = Checkpoint(
+            backbone=str(backbone), backbone_sha256=locate_backbone(str(backbone)).sha256, layers=layers,
+            head=Head(weight, 0.1), hidden=HIDDEN, **more,
+        )  # fmt: skip
+        save_checkpoint(made, tmp_path / name, json.loads((backbone / "config.json").read_text()))
+        return str(tmp_path / name)
+
+    return make

@@ -3,7 +3,7 @@
 import pytest
 
 from dreamprm_trainer.card import lines
-from dreamprm_trainer.evaluate import Pool, calibration, evaluate
+from dreamprm_trainer.evaluate import Pool, evaluate
 from dreamprm_trainer.recipe import read_recipe
 
 
@@ -19,8 +19,7 @@ def _metrics(sign, model="qwen"):
         passed = tuple(k < number % 4 for k in (2, 0, 3, 1))
         scores = {"prm": tuple(sign * float(p) for p in passed), "random": (0.0,) * 4, "logprob": (0.0,) * 4}
         pools.append(Pool(f"P/{number}", passed, scores))
-    result = evaluate(pools, (1, 2, 4), resamples=200)
-    result["calibration"] = calibration([0.2, 0.8], [False, True])
+    result = evaluate(pools, (1, 2, 4), resamples=200, probabilities=["prm"])
     fit = {
         "recipe": "x",
         "params": "features",

@@ -2,10 +2,21 @@
 
 import itertools
 import math
+import time
 
 import pytest
 
-from dreamprm_trainer.evaluate import Pool, baseline_scores, calibration, evaluate, parses, table, within_aucs
+from dreamprm_trainer.evaluate import (
+    Pool,
+    baseline_scores,
+    calibration,
+    evaluate,
+    parses,
+    picks,
+    sizes_of,
+    table,
+    within_aucs,
+)
 
 
 def _pools(count=40):
@@ -87,3 +98,67 @@ def test_baselines(make_item):
     whole = baseline_scores(make_item(code="x = 1\n", mean_logprob=-0.5))
     assert whole == {"random": 0.0, "parses-and-finished": 1.0, "shortest": -6.0, "logprob": -0.5}
     assert baseline_scores(make_item(code="x = 1\n", finish_reason="length"))["parses-and-finished"] == 0.0
+
+
+def test_sizes_go_up_to_the_largest_pool_and_name_its_size():
+    def of(*counts):
+        return sizes_of([Pool(str(n), (True,) * n, {}) for n in counts])
+
+    assert of(8, 8) == [1, 2, 4, 8]
+    assert of(10, 10, 10) == [1, 2, 4, 8, 10]
+    assert of(3, 5, 5, 20) == [1, 2, 4, 5, 8, 16]  # half of the problems have five or more
+    assert of() == []
+
+
+def test_problems_with_too_few_programs_are_left_out_of_an_n():
+    pools = [Pool("a", (True, False), {"prm": (0.0, 1.0)}), Pool("b", (True,), {"prm": (0.5,)})]
+    result = evaluate(pools, (1, 2), resamples=10)
+    assert result["problems_with"] == {"1": 2, "2": 1}
+    assert result["best_of_n"]["prm"]["1"]["solved_rate"] == pytest.approx(0.75)
+    assert result["best_of_n"]["prm"]["2"]["solved"] == 0
+    assert result["oracle"]["2"] == 1
+
+
+def test_a_vote_depends_on_who_was_drawn():
+    # Two of four agree and pass; a score that says so from the start would be right whenever one of them is drawn.
+    pool = Pool("p", (True, True, False, False), {"prm": (1.0, 1.0, 0.0, 0.0)}, {"majority": (0, 0, 1, 2)})
+    best = evaluate([pool], (1, 2, 4), resamples=10)["best_of_n"]
+    assert best["prm"]["2"]["solved_rate"] == pytest.approx(5 / 6)
+    assert best["majority"]["2"]["solved_rate"] == pytest.approx(1 / 6 + 4 / 6 * 0.5)
+    assert best["majority"]["4"]["solved_rate"] == 1
+    assert evaluate([pool], (1,), resamples=10)["auc"]["majority"] == 1
+
+
+def test_mcnemar_is_of_the_programs_chosen_out_of_all():
+    passed = (False, True)
+    pools = [Pool(str(n), passed, {"prm": (0.0, 1.0), "worse": (1.0, 0.0), "twin": (0.2, 0.3)}) for n in range(6)]
+    result = evaluate(pools, (2,), resamples=10)
+    assert result["mcnemar"] == {"worse": {"b": 6, "c": 0, "p": 2 / 64}, "twin": {"b": 0, "c": 0, "p": 1.0}}
+    assert "mcnemar" in evaluate([], (1,))
+    assert evaluate([Pool("p", passed, {"random": (0.0, 0.0)})], (2,), resamples=10)["mcnemar"] == {}
+
+
+def test_ties_are_broken_by_one_order_for_all_methods():
+    pools = [Pool(str(n), (True, False, False), {"a": (0.0,) * 3, "b": (1.0,) * 3}) for n in range(60)]
+    chosen = picks(pools, ["a", "b"], seed=1)
+    assert chosen["a"] == chosen["b"]
+    assert 8 < sum(chosen["a"]) < 32  # about one in three
+    assert picks(pools, ["a"], seed=2) != picks(pools, ["a"], seed=1)
+
+
+def test_only_probabilities_are_calibrated():
+    pools = [Pool("p", (True, False), {"prm": (0.8, 0.4), "shortest": (-10.0, -20.0)})]
+    found = evaluate(pools, (1,), resamples=10, probabilities=["prm"])["calibration"]
+    assert list(found) == ["prm"]
+    assert found["prm"]["ece"] == pytest.approx((0.2 + 0.4) / 2)
+
+
+def test_thousands_of_programs_take_no_time():
+    passed = tuple(n % 3 == 0 for n in range(16))
+    pools = [
+        Pool(str(k), passed, {name: tuple(math.sin(k * n + len(name)) for n in range(16)) for name in ("prm", *"abcd")})
+        for k in range(200)
+    ]
+    started = time.process_time()
+    evaluate(pools, (1, 2, 4, 8, 16))
+    assert time.process_time() - started < 10

@@ -1,55 +1,18 @@
 """Cached features are what the live scorer reads, and a cache is filled once."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-safetensors = pytest.importorskip("safetensors.torch")
-tokenizers = pytest.importorskip("tokenizers")
 
-from dreamprm_trainer.features import extract, open_cache, open_scorer  # noqa: E402
+from dreamprm_cli.steps import line_steps  # noqa: E402
+from dreamprm_trainer.features import extract, open_cache, open_scorer, widest  # noqa: E402
+from dreamprm_trainer.reading import Reading  # noqa: E402
 from dreamprm_trainer.tables import build  # noqa: E402
 
-HIDDEN, LAYERS, VOCAB = 16, 3, 300
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """A folder with a tiny random Qwen2 model whose tokens are bytes."""
-    folder = tmp_path_factory.mktemp("backbone")
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocab = {letter: number for number, letter in enumerate(alphabet)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "model_type": "qwen2", "hidden_size": HIDDEN, "intermediate_size": 24, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
-        "max_position_embeddings": 4096, "vocab_size": VOCAB,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    generator = torch.Generator().manual_seed(0)
-
-    def matrix(*shape):
-        return torch.randn(shape, generator=generator) * 0.2
-
-    tensors = {"embed_tokens.weight": matrix(VOCAB, HIDDEN), "norm.weight": torch.ones(HIDDEN)}
-    for n in range(LAYERS):
-        name = f"layers.{n}."
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{name}{norm}.weight"] = torch.ones(HIDDEN)
-        for letter, size in (("q", HIDDEN), ("k", HIDDEN // 2), ("v", HIDDEN // 2)):
-            tensors[f"{name}self_attn.{letter}_proj.weight"] = matrix(size, HIDDEN)
-            tensors[f"{name}self_attn.{letter}_proj.bias"] = matrix(size)
-        tensors[f"{name}self_attn.o_proj.weight"] = matrix(HIDDEN, HIDDEN)
-        tensors[f"{name}mlp.gate_proj.weight"] = matrix(24, HIDDEN)
-        tensors[f"{name}mlp.up_proj.weight"] = matrix(24, HIDDEN)
-        tensors[f"{name}mlp.down_proj.weight"] = matrix(HIDDEN, 24)
-    safetensors.save_file(tensors, folder / "model.safetensors")
-    return folder
+HIDDEN = 16  # of the backbone
 
 
 @pytest.fixture
@@ -91,3 +54,42 @@ def test_another_configuration_has_another_cache(cache, backbone, make_item):
     assert other.home != cache.home
     assert other.home.parent == cache.home.parent == cache.folder
     assert build([item], other).items == ()
+
+
+def test_lines_are_read_from_a_cache_of_their_own(cache, backbone, make_item):
+    item = make_item(passes=(0, 1, 2), rollouts=(0, 4, 4), truth=(None, True, None))
+    lines = open_cache(cache.folder, str(backbone), [1, 3], Reading(unit="line"))
+    assert lines.home != cache.home
+    assert extract([item], cache)
+    assert extract([item], lines)
+    table = build([item], lines)
+    (cut,) = table.items
+    assert list(cut.steps) == line_steps(item.code)
+    assert [step.name for step in cut.steps] == ["imports", "first", "second"]  # a line a function: the ends agree
+    assert table.passes.tolist() == [1, 2]
+    assert np.allclose(table.states, build([item], cache).states, atol=2e-2)
+    code = "def second(x):\n    y = x\n    return y\n"
+    longer = make_item("P/1", code=code, passes=(3,), rollouts=(4,))
+    assert extract([longer], lines)
+    table = build([longer], lines)
+    assert table.rollouts.tolist() == [0, 4]  # what is known of a function is known of its last line
+    assert table.states.shape == (2, 2, HIDDEN)
+
+
+def test_another_way_of_reading_is_another_cache(cache):
+    default = cache.home
+    others = [Reading(adapter_sha256="ab"), Reading(step_token="<x>"), Reading(max_length=99), Reading(unit="line")]
+    homes = {replace(cache, reading=reading).home for reading in others}
+    assert len(homes | {default}) == 5
+    assert replace(cache, reading=Reading(adapter=cache.folder)).home == default  # where it lies says nothing
+
+
+def test_a_cache_with_more_layers_is_used(cache, backbone, make_item):
+    narrow = open_cache(cache.folder, str(backbone), [3])
+    assert widest(narrow) == narrow
+    assert extract([make_item()], cache)
+    assert widest(narrow) == cache
+    assert widest(cache) == cache
+    assert widest(open_cache(cache.folder, str(backbone), [2, 3])).layers == (2, 3)
+    other = open_cache(cache.folder, str(backbone), [3], Reading(max_length=99))
+    assert widest(other) == other

@@ -17,7 +17,7 @@ CACHED = (4, 8, 12)
 
 def _within(head, table, layers=(8,)):
     steps = rewards(head, table, layers, CACHED)
-    return within_aucs(pools(table.items, steps, ["mean"], baselines=False), "prm").mean()
+    return within_aucs(pools(table, steps, ["mean"]), "prm").mean()
 
 
 @pytest.mark.parametrize("steps", ["all", "last", "mean"])
@@ -109,9 +109,7 @@ def test_cross_fitting_ranks_each_problem_by_a_head_that_never_saw_it(planted):
     table, _ = planted
 
     def ranked(table):
-        return within_aucs(
-            pools(table.items, cross_fit(table, table, _Recipe), ["mean"], baselines=False), "prm"
-        ).mean()
+        return within_aucs(pools(table, cross_fit(table, table, _Recipe), ["mean"]), "prm").mean()
 
     assert ranked(table) > 0.9
     rng = np.random.default_rng(1)
@@ -123,9 +121,9 @@ def test_cross_fitting_ranks_each_problem_by_a_head_that_never_saw_it(planted):
 def test_baselines_that_are_not_known_are_left_out(planted):
     table, _ = planted
     steps = [[0.5]] * len(table.items)
-    assert "logprob" not in pools(table.items, steps, ["mean"], baselines=True)[0].scores
+    assert "logprob" not in pools(table, steps, ["mean"], baselines=True)[0].scores
     items = tuple(replace(item, mean_logprob=-1.0) for item in table.items)
-    assert "logprob" in pools(items, steps, ["mean"], baselines=True)[0].scores
+    assert "logprob" in pools(replace(table, items=items), steps, ["mean"], baselines=True)[0].scores
 
 
 def test_a_head_to_start_from_is_what_little_data_leave(planted):

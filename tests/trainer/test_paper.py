@@ -106,10 +106,10 @@ def label(recipe, folder):
     write_rows([step_data(row, problems[row["task_id"]]) for row in rows], out / "labels.jsonl")
 
 
-def test_paper_from_price_to_evaluation(tmp_path, tiny, monkeypatch):
+def test_paper_from_price_to_evaluation(tmp_path, backbone, monkeypatch):
     monkeypatch.setenv("DREAMPRM_CACHE", str(tmp_path / "cache"))
     write_problems(tmp_path / "problems" / "livecodebench.jsonl.gz".removesuffix(".gz"))
-    recipe = scaled(read_recipe(find_recipe("paper")), tiny)
+    recipe = scaled(read_recipe(find_recipe("paper")), backbone)
     sources = tuple(replace(source, problems=source.problems.removesuffix(".gz")) for source in recipe.sources)
     recipe = replace(recipe, sources=sources)
     place = stages.Place(tmp_path, tmp_path / "states", tmp_path / "prm", tmp_path / "metrics.json")

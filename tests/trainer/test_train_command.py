@@ -23,12 +23,12 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def world(tmp_path, tiny, cache, monkeypatch):
+def world(tmp_path, backbone, cache, monkeypatch):
     """A folder with data and a recipe, and where its command is run."""
     monkeypatch.setenv("DREAMPRM_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, tiny)
+    write(tmp_path, backbone)
     return tmp_path
 
 
@@ -63,6 +63,7 @@ def test_from_features_to_a_card(train, world):
     code, out, _ = train("eval", *AT)
     assert code == 0
     assert out.startswith("work\n6 problems (6 with passing and failing programs), 24 programs")
+    assert "parses-and-finished" in out
     code, out, _ = train("search", *AT, "--json")
     assert [row["settings"]["layers"] for row in json.loads(out)["search"]] in ([[2], [3]], [[3], [2]])
     code, out, _ = train("cross", *AT)
@@ -101,7 +102,9 @@ def test_correction_leaves_its_labels_for_the_audit(train, world):
     assert found["mean_moved"] > 0.01
     assert [moved["name"] for moved in found["most"]] == ["first"] * 3
     assert found["most"][0]["source"].startswith("def first(a):\n    return a + ")
-    code, out, _ = train("audit", "prm")
+    code, out, err = train("audit", "prm", "--out", "pictures")
+    assert sorted(path.name for path in (world / "pictures").iterdir()) == ["labels.png", "labels.svg"]
+    assert "pictures/labels.svg" in err
     assert "44 labels could move, 44 were known" in out
     assert f"{found['most'][0]['task_id']}  first  " in out
     assert "    def first(a):" in out
@@ -145,7 +148,7 @@ def test_a_dry_run_leaves_nothing(train, world):
         (("fit", *AT, "--params", "head"), 2, "unknown params 'head'", "lora"),
         (("fit", "--recipe", "laptop", "--data", "."), 42, "no file evalplus/MbppPlus", "--data"),
         (("features", *AT[:4], "--source", "play"), 2, "has no source play", "work"),
-        (("eval", *AT), 1, "prm/dreamprm.json", "damaged or incomplete"),
+        (("eval", *AT), 1, "no PRM checkpoint 'prm'", "dreamprm.json"),
         (("eval", *AT, "--test"), 42, "no source of small.toml has graded test programs", "--data"),
         (("card", "--recipe", "small.toml"), 42, "has no results of `fit`", "dreamprm train fit"),
         (("audit", "prm"), 42, "holds no labels.jsonl.gz", "--mode correct"),
@@ -170,8 +173,8 @@ def test_mistakes_are_one_line_and_a_hint(train, arguments, code, said, hint):
         ({"recipe": RECIPE.replace("[fit]", '[fit]\ninit = "default"')}, 1, "reads layers [20, 24]", "--checkpoint"),
     ],
 )
-def test_data_that_does_not_do(train, world, tiny, changes, code, said, hint):
-    write(world, tiny, **changes)
+def test_data_that_does_not_do(train, world, backbone, changes, code, said, hint):
+    write(world, backbone, **changes)
     ended, _, err = train("fit", *AT, "--mode", "correct", "--quiet")
     assert (ended, said in err, hint in err) == (code, True, True), err
     assert not (world / "prm").exists()

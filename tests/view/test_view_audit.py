@@ -24,16 +24,15 @@ FOUND: dict[str, Any] = {
 
 def test_histograms_and_what_moved_most() -> None:
     lines = screen(render_audit(FOUND, 80), 80)
-    assert lines[0] == "214 labels could move, 86 were known; they moved .083 on average, 12 to the oth…"
-    assert lines[1].split() == ["before", "after"]
-    assert lines[2].startswith("  .0 -  .1 █████")
-    assert [line.split()[-1] for line in lines[2:12]] == ["30", "44", "9", "20", "8", "40", "3", "20", "20", "20"]
-    assert lines[11].startswith("  .9 - 1.0 ")
-    longest = max(line.count("█") for line in (lines[2][:45], lines[3][:45]))
-    assert lines[2][:45].count("█") == longest
-    assert lines[13] == "Mbpp/12  add_up  .250 → .871  1 of 4 rollouts passed, the program passed"
-    assert lines[14:16] == ["    def add_up(numbers):", "        return sum(numbers)"]
-    assert lines[17] == "Mbpp/7  main  1.000 → .400  no rollouts, the program failed"
+    assert lines[0] == "214 labels could move, 86 were known; moved .083 on average, 12 across one half"
+    assert lines[1].split() == ["label", "before", "after"]
+    assert lines[2].startswith(".0 - .1   █████")
+    assert lines[2].endswith("█ 61")
+    assert lines[3].endswith(" 30")
+    assert lines[20].startswith(".9 - 1.0")
+    assert lines[23] == "Mbpp/12  add_up  .250 → .871  1 of 4 rollouts passed, the program passed"
+    assert lines[24:26] == ["    def add_up(numbers):", "        return sum(numbers)"]
+    assert lines[27] == "Mbpp/7  main  1.000 → .400  no rollouts, the program failed"
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 100])

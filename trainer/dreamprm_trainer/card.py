@@ -185,7 +185,7 @@ def _result(result: Mapping[str, Any]) -> Iterator[str]:
         f"{result['problems']} problems ({result['mixed_problems']} with passing and failing programs), "
         f"{result['candidates']} programs; pass@1 {result['pass@1']:.3f}; oracle "
         + ", ".join(f"{result['oracle'][n]:.3f} of {n}" for n in sizes)
-        + f"; calibration error {result['calibration']['ece']:.3f}."
+        + f"; calibration error {_cell(result['calibration']['prm']['ece'])}."
     )
     yield ""
     shown = [n for n in sizes if n != "1"]

@@ -8,27 +8,52 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dreamprm_cli.aggregate import auc, best_of_n, pass_at_k
+from dreamprm_trainer.agreement import majority_of_n, votes
 from dreamprm_trainer.data import Item
+from dreamprm_trainer.paired import RESAMPLES, Doubles, bootstrap, interval, mcnemar
 
-Doubles = NDArray[np.float64]
-RESAMPLES = 2000
+MAIN = "prm"  # the method that all others are compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The programs of one problem: who passed, and each method's scores (same order). NaN ranks last."""
+    """The programs of one problem: who passed, and what each method says of them (same order).
+
+    scores: a number for each program, the best highest; NaN ranks last. groups: of methods that choose by vote, the
+    group of each program (see `agreement`).
+    """
 
     problem: str
     passed: tuple[bool, ...]
     scores: Mapping[str, tuple[float, ...]]
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        return [*self.scores, *self.groups]
+
+    def keys(self, method: str) -> tuple[float, ...]:
+        """What the whole pool is ranked by."""
+        return self.scores[method] if method in self.scores else votes(self.groups[method])
+
+    def best(self, method: str, n: int) -> float:
+        """Exact expected pass rate of the program that is chosen out of n drawn."""
+        if method in self.groups:
+            return majority_of_n(self.groups[method], self.passed, n)
+        return best_of_n(self.scores[method], self.passed, n)
+
+
+def sizes_of(pools: Sequence[Pool], powers: Sequence[int] = (1, 2, 4, 8, 16)) -> list[int]:
+    """The n that best-of-n is told for: `powers` up to the largest pool, and the size that half of the pools reach."""
+    counts = sorted(len(pool.passed) for pool in pools)
+    return sorted({*(n for n in powers if n <= counts[-1]), counts[len(counts) // 2]}) if counts else []
 
 
 def baseline_scores(item: Item) -> dict[str, float]:
@@ -42,6 +67,34 @@ def baseline_scores(item: Item) -> dict[str, float]:
     }
 
 
+def baseline_columns(items: Sequence[Item]) -> dict[str, list[float]]:
+    """The baselines' scores along `items`; mean log-probability only where it is known of every program."""
+    rows = [baseline_scores(item) for item in items]
+    names = list(rows[0]) if rows else []
+    known = not any(math.isnan(row["logprob"]) for row in rows)
+    return {name: [row[name] for row in rows] for name in names if known or name != "logprob"}
+
+
+def pools_of(
+    items: Sequence[Item],
+    scores: Mapping[str, Sequence[float]],
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> list[Pool]:
+    """A pool for each problem, in the order of the items; scores and groups run along them."""
+    members: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        members.setdefault(item.problem.id, []).append(index)
+    return [
+        Pool(
+            problem,
+            tuple(items[index].passed for index in own),
+            {name: tuple(values[index] for index in own) for name, values in scores.items()},
+            {name: tuple(values[index] for index in own) for name, values in (groups or {}).items()},
+        )
+        for problem, own in members.items()
+    ]
+
+
 def parses(code: str) -> bool:
     """Whether the text is valid Python (it is read, never run)."""
     try:
@@ -51,81 +104,123 @@ def parses(code: str) -> bool:
     return bool(code.strip())
 
 
-def evaluate(pools: Sequence[Pool], sizes: Sequence[int], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    pools: Sequence[Pool],
+    sizes: Sequence[int],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    probabilities: Collection[str] = (),
+) -> dict[str, Any]:
     """Metrics of all methods, with the keys of `dreamprm bench --json`.
 
-    For each n only problems with at least n programs count; pass@1 and the oracle are taken on the same ones.
-    `best_of_n[method][n]` has solved_rate, recovered_gap, ci95 (of solved_rate), gap_ci95, and `over`: the difference
-    in solved_rate to each other baseline with its interval.
+    For each n only problems with at least n programs count (`problems_with`); pass@1 and the oracle are taken on the
+    same ones. `best_of_n[method][n]` has solved_rate, solved (problems, expected), recovered_gap, ci95 (of
+    solved_rate), gap_ci95, and `over`: the difference in solved_rate to `prm` and to `random` (of `prm`: to every other
+    method) with its interval. `mcnemar[method]` compares the programs that `prm` and the method choose out of all of
+    each problem's. probabilities: methods whose scores claim to be some; `calibration` is of these.
     """
-    methods = list(pools[0].scores) if pools else []
+    methods = pools[0].methods if pools else []
     result: dict[str, Any] = {
         "problems": len(pools),
         "candidates": sum(len(pool.passed) for pool in pools),
-        "mixed_problems": sum(0 < sum(pool.passed) < len(pool.passed) for pool in pools),
+        "mixed_problems": len(_mixed(pools)),
         "pass@1": _mean([pass_at_k(len(pool.passed), sum(pool.passed), 1) for pool in pools]),
+        "problems_with": {},
         "oracle": {},
         "best_of_n": {method: {} for method in methods},
         "auc": {},
         "auc_within": {},
+        "calibration": {},
+        "mcnemar": {},
     }
     draw = np.random.default_rng(seed)
     for n in sizes:
         large = [pool for pool in pools if len(pool.passed) >= n]
         if not large:
             continue
-        base = np.array([pass_at_k(len(pool.passed), sum(pool.passed), 1) for pool in large])
-        oracle = np.array([pass_at_k(len(pool.passed), sum(pool.passed), n) for pool in large])
-        best = {m: np.array([best_of_n(pool.scores[m], pool.passed, n) for pool in large]) for m in methods}
-        drawn = draw.integers(0, len(large), (resamples, len(large)))
-        result["oracle"][str(n)] = float(oracle.mean())
-        for method in methods:
-            result["best_of_n"][method][str(n)] = _one(method, best, base, oracle, drawn)
+        result["problems_with"][str(n)] = len(large)
+        result["oracle"][str(n)] = float(np.mean([pass_at_k(len(p.passed), sum(p.passed), n) for p in large]))
+        for method, row in _best(large, methods, n, bootstrap(len(large), resamples, draw)).items():
+            result["best_of_n"][method][str(n)] = row
+    passed = [label for pool in pools for label in pool.passed]
     for method in methods:
-        scores = [score for pool in pools for score in pool.scores[method]]
-        labels = [label for pool in pools for label in pool.passed]
-        result["auc"][method] = _number(auc([-math.inf if math.isnan(s) else s for s in scores], labels))
-        result["auc_within"][method] = _within(pools, method, draw, resamples)
+        keys = [key for pool in pools for key in pool.keys(method)]
+        result["auc"][method] = _number(auc(keys, passed))
+        if method in probabilities:
+            result["calibration"][method] = calibration(keys, passed)
+    result["auc_within"] = _within(pools, methods, draw, resamples)
+    if MAIN in methods:
+        chosen = picks(pools, methods, seed)
+        result["mcnemar"] = {m: asdict(mcnemar(chosen[MAIN], chosen[m])) for m in methods if m != MAIN}
     return result
 
 
-def _one(method: str, best: Mapping[str, Doubles], base: Doubles, oracle: Doubles, drawn: Any) -> dict[str, Any]:
-    own = best[method]
-    means, bases, oracles = own[drawn].mean(1), base[drawn].mean(1), oracle[drawn].mean(1)
+def _best(pools: Sequence[Pool], methods: Sequence[str], n: int, shares: Doubles) -> dict[str, dict[str, Any]]:
+    """Best-of-n of each method. shares: (resamples, problems), see `bootstrap`."""
+    each = np.array([[pool.best(method, n) for method in methods] for pool in pools])  # (P, M)
+    base = np.array([pass_at_k(len(pool.passed), sum(pool.passed), 1) for pool in pools])
+    oracle = np.array([pass_at_k(len(pool.passed), sum(pool.passed), n) for pool in pools])
+    means = shares @ each  # (R, M)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gaps = (means - bases) / (oracles - bases)
-        gap = (own.mean() - base.mean()) / (oracle.mean() - base.mean())
-    over = {
-        other: {"difference": float((own - values).mean()), "ci95": _interval((own - values)[drawn].mean(1))}
-        for other, values in best.items()
-        if other != method
-    }
+        gaps = (means - (shares @ base)[:, None]) / (shares @ (oracle - base))[:, None]
+        gap = (each.mean(0) - base.mean()) / (oracle.mean() - base.mean())
+    rows: dict[str, dict[str, Any]] = {}
+    for column, method in enumerate(methods):
+        others = methods if method == MAIN else [name for name in (MAIN, "random") if name in methods]
+        rows[method] = {
+            "solved_rate": float(each[:, column].mean()),
+            "solved": float(each[:, column].sum()),
+            "ci95": interval(means[:, column]),
+            "recovered_gap": _number(float(gap[column])),
+            "gap_ci95": interval(gaps[:, column]),
+            "over": {
+                other: {
+                    "difference": float((each[:, column] - each[:, methods.index(other)]).mean()),
+                    "ci95": interval(means[:, column] - means[:, methods.index(other)]),
+                }
+                for other in others
+                if other != method
+            },
+        }
+    return rows
+
+
+def picks(pools: Sequence[Pool], methods: Sequence[str], seed: int = 0) -> dict[str, list[bool]]:
+    """Whether the program that each method puts first out of all of a problem's passes, problem by problem.
+
+    Ties are broken by one random order of the programs, the same for all methods.
+    """
+    draw = np.random.default_rng(seed)
+    chosen: dict[str, list[bool]] = {method: [] for method in methods}
+    for pool in pools:
+        order = draw.permutation(len(pool.passed)).tolist()
+        for method in methods:
+            keys = [-math.inf if math.isnan(key) else key for key in pool.keys(method)]
+            chosen[method].append(pool.passed[max(order, key=keys.__getitem__)])
+    return chosen
+
+
+def _within(
+    pools: Sequence[Pool], methods: Sequence[str], draw: np.random.Generator, resamples: int
+) -> dict[str, dict[str, Any]]:
+    """AUC within problems by method: the mean over those with passing and failing programs."""
+    if not _mixed(pools):
+        return {method: {"value": None, "ci95": [None, None]} for method in methods}
+    each = np.array([within_aucs(pools, method) for method in methods]).T  # (mixed problems, M)
+    means = bootstrap(len(each), resamples, draw) @ each
     return {
-        "solved_rate": float(own.mean()),
-        "ci95": _interval(means),
-        "recovered_gap": _number(float(gap)),
-        "gap_ci95": _interval(gaps),
-        "over": over,
+        method: {"value": float(each[:, column].mean()), "ci95": interval(means[:, column])}
+        for column, method in enumerate(methods)
     }
 
 
-def _within(pools: Sequence[Pool], method: str, draw: np.random.Generator, resamples: int) -> dict[str, Any]:
-    """AUC within problems: the mean over those with passing and failing programs."""
-    values = within_aucs(pools, method)
-    if not len(values):
-        return {"value": None, "ci95": [None, None]}
-    drawn = draw.integers(0, len(values), (resamples, len(values)))
-    return {"value": float(values.mean()), "ci95": _interval(values[drawn].mean(1))}
+def _mixed(pools: Sequence[Pool]) -> list[Pool]:
+    return [pool for pool in pools if 0 < sum(pool.passed) < len(pool.passed)]
 
 
 def within_aucs(pools: Sequence[Pool], method: str) -> Doubles:
     """AUC in each problem that has both passing and failing programs."""
-    each = [
-        auc([-math.inf if math.isnan(s) else s for s in pool.scores[method]], pool.passed)
-        for pool in pools
-        if 0 < sum(pool.passed) < len(pool.passed)
-    ]
-    return np.array(each)
+    return np.array([auc(pool.keys(method), pool.passed) for pool in _mixed(pools)])
 
 
 def calibration(rewards: Sequence[float], passed: Sequence[bool], bins: int = 10) -> dict[str, Any]:
@@ -140,14 +235,6 @@ def calibration(rewards: Sequence[float], passed: Sequence[bool], bins: int = 10
             error += len(inside) / len(pairs) * abs(reward - rate)
             curve.append([round(reward, 4), round(rate, 4), len(inside)])
     return {"ece": error if pairs else None, "curve": curve}
-
-
-def _interval(values: Doubles) -> list[float | None]:
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return [None, None]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

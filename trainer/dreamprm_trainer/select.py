@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,8 +13,7 @@ from dreamprm_cli.aggregate import aggregate
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.training import Progressed, StageStarted, Tell, silent
-from dreamprm_trainer.data import Item
-from dreamprm_trainer.evaluate import Pool, baseline_scores, within_aucs
+from dreamprm_trainer.evaluate import Pool, baseline_columns, pools_of, within_aucs
 from dreamprm_trainer.fit import Settings, Steps, fit
 from dreamprm_trainer.recipe import Grid, Recipe
 from dreamprm_trainer.tables import Floats, Table, subset
@@ -43,35 +41,20 @@ def rewards(head: Head, table: Table, layers: Sequence[int], cached: Sequence[in
 
 
 def pools(
-    items: Sequence[Item], steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool
+    table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool = False
 ) -> list[Pool]:
-    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines.
-
-    Mean log-probability is left out where it is not known of every program.
-    """
-    known = all(not math.isnan(item.mean_logprob) for item in items)
-    members: dict[str, list[int]] = {}
-    for index, item in enumerate(items):
-        members.setdefault(item.problem.id, []).append(index)
-    made = []
-    for problem, indices in members.items():
-        scores: dict[str, list[float]] = {}
-        for number, how in enumerate(aggregations):
-            scores["prm" if number == 0 else f"prm, {how}"] = [aggregate(steps[index], how) for index in indices]
-        if baselines:
-            for index in indices:
-                for name, value in baseline_scores(items[index]).items():
-                    if known or name != "logprob":
-                        scores.setdefault(name, []).append(value)
-        passed = tuple(items[index].passed for index in indices)
-        made.append(Pool(problem, passed, {name: tuple(values) for name, values in scores.items()}))
-    return made
+    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines."""
+    scores = {
+        "prm" if number == 0 else f"prm, {how}": [aggregate(rewards, how) for rewards in steps]
+        for number, how in enumerate(aggregations)
+    }
+    return pools_of(table.items, scores | (baseline_columns(table.items) if baselines else {}))
 
 
 def within(head: Head, table: Table, layers: Sequence[int], recipe: Recipe) -> float:
     """Mean AUC within problems; NaN where no problem has both outcomes."""
     steps = rewards(head, table, layers, recipe.layers)
-    values = within_aucs(pools(table.items, steps, [recipe.aggregation], baselines=False), "prm")
+    values = within_aucs(pools(table, steps, [recipe.aggregation]), "prm")
     return float(values.mean()) if len(values) else float("nan")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,18 @@ from dreamprm_cli.aggregate import AGGREGATIONS, aggregate
 from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.training import Tell, silent
 from dreamprm_trainer import card as model_card
+from dreamprm_trainer.bench import columns
 from dreamprm_trainer.checkpoint import start_head
 from dreamprm_trainer.data import Item, Loaded, Source, find, load, unique
-from dreamprm_trainer.evaluate import calibration
+from dreamprm_trainer.evaluate import MAIN, baseline_columns, pools_of, sizes_of
 from dreamprm_trainer.evaluate import evaluate as measured
 from dreamprm_trainer.features import Cache, extract, open_cache
 from dreamprm_trainer.labels import start, steps_of_items
+from dreamprm_trainer.rankers import open_rankers, score
 from dreamprm_trainer.recipe import Recipe
-from dreamprm_trainer.scoring import step_rewards
-from dreamprm_trainer.select import Split, cross_fit, pools
+from dreamprm_trainer.select import Split, cross_fit
 from dreamprm_trainer.select import search as tried
 from dreamprm_trainer.tables import Table, build
-
-SIZES = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,26 +129,22 @@ def search(recipe: Recipe, place: Place, tell: Tell = silent) -> list[dict[str, 
 
 def evaluate(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
     """Rank the held-out programs of each source with the saved checkpoint, against the baselines."""
-    data = loaded(recipe, place)
-    held = held_out(recipe, data)
+    held = held_out(recipe, loaded(recipe, place))
     if not held:
         kind = "test" if place.test else "validation"
         raise ProblemError(f"no source of {recipe.path} has graded {kind} programs here", "see `splits` and --data")
+    rankers = open_rankers(str(place.checkpoint), {})[:1]
     results = {}
     for name, items in held.items():
-        items = [item for item in items if any(step.scored for step in item.steps)]
-        steps = step_rewards(place.checkpoint, recipe, items, cache_of(recipe, place), tell)
-        results[name] = judged(items, steps, recipe)
+        results[name] = judged(items, columns(rankers, score(rankers, items, place.cache, tell)))
     record(place, {"test" if place.test else "validation": results})
     return results
 
 
-def judged(items: list[Item], steps: list[list[float]], recipe: Recipe) -> dict[str, Any]:
-    """Metrics of the programs' step rewards under each aggregation, the recipe's first, and of the baselines."""
-    ways = [recipe.aggregation, *(how for how in AGGREGATIONS if how != recipe.aggregation)]
-    result = measured(pools(items, steps, ways, baselines=True), SIZES)
-    result["calibration"] = calibration([aggregate(one, ways[0]) for one in steps], [item.passed for item in items])
-    return result
+def judged(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Metrics of the programs' scores by each method, and of the baselines."""
+    pools = pools_of(items, {**scores, **baseline_columns(items)})
+    return measured(pools, sizes_of(pools), probabilities=[MAIN])
 
 
 def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
@@ -167,7 +162,10 @@ def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
         own = [item for item in data.items if item.split == "train" and item.source == name]
         extract(own, cache, None, tell)
         drawn = build(own, cache)
-        results[name] = judged(list(drawn.items), cross_fit(parts.train, drawn, recipe, head), recipe)
+        steps = cross_fit(parts.train, drawn, recipe, head)
+        ways = [recipe.aggregation, *(how for how in AGGREGATIONS if how != recipe.aggregation)]
+        named = {MAIN if how == ways[0] else f"{MAIN}, {how}": how for how in ways}
+        results[name] = judged(drawn.items, {one: [aggregate(r, how) for r in steps] for one, how in named.items()})
     record(place, {"cross": results})
     return results
 

@@ -65,7 +65,7 @@ def build(items: Iterable[Item], cache: Cache) -> Table:
     passes: list[int] = []
     rollouts: list[int] = []
     known: dict[str, dict[str, Features]] = {}
-    for item in items:
+    for item in cache.reading.cut(items):
         place = str(cache.path(item.problem))
         if place not in known:
             known[place] = cache.read(item.problem)

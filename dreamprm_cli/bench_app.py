@@ -1,0 +1,184 @@
+"""`dreamprm bench`: what a reward model is worth on a pool of programs, and how far programs keep to the CoF form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.events import SCHEMA_VERSION
+from dreamprm_cli.output import print_json, stderr, stdout
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dreamprm_cli.config import Settings
+    from dreamprm_trainer.label import Progress
+
+    Render = Callable[[dict[str, Any], int], RenderableType]
+
+_TOLD_EVERY_S = 5.0
+
+
+def bench(
+    problems: Annotated[Path | None, typer.Option("--problems", help="A problem set, JSON Lines (.gz too).")] = None,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", help="Programs of its problems; those without `passed` are graded.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="Sample the programs instead, as `solve` would; needs --out.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Programs to sample of each problem.")] = None,
+    prm: Annotated[str | None, typer.Option("--prm", help="A checkpoint's folder or name; `none` for none.")] = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option("--rival", metavar="NAME=CHECKPOINT", help="Another checkpoint to compare with. Again for more."),
+    ] = None,
+    adherence: Annotated[
+        bool, typer.Option("--adherence", help="Only tell how far the programs keep to the Chain-of-Function form.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A folder for bench.json, curves and reliability, SVG and PNG.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Rank programs with a reward model, its rivals and the baselines; tell what each is worth, with intervals."""
+    from dreamprm_cli.config import load_settings
+
+    started = time.monotonic()
+    settings = load_settings({"prm": prm, "policy": policy, "n": n})
+    rivals = _rivals(rival or [])
+    if (samples is None) == (policy is None):
+        raise ConfigError("give either --samples POOL or --policy NAME", "a pool, or a model that is to write one")
+    if problems is None and not (adherence and samples):
+        raise ConfigError("--problems is missing", "name the set that the programs were written for")
+    if policy is not None and out is None:
+        raise ConfigError("--policy needs --out FOLDER", "what is sampled is kept there, and goes on after a kill")
+    models = settings.prm != "none" or rivals or policy
+    _require("numpy", *(("torch", "safetensors") if models else ()), *(("matplotlib",) if out else ()))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    written = 0
+    if samples is None:
+        assert problems is not None
+        assert out is not None
+        samples, written = _sample(problems, settings, out)
+    if adherence:
+        result, render = _forms(samples)
+    else:
+        assert problems is not None
+        result, render = _ranked(problems, samples, settings.prm, rivals, quiet=json_)
+    result["usage"]["output_tokens"] += written
+    took = {"total_cost_usd": None, "duration_ms": round((time.monotonic() - started) * 1000)}
+    result = {"schema_version": SCHEMA_VERSION, **result, **took}
+    files = _save(result, out) if out is not None else []
+    if json_:
+        print_json(result)
+        return
+    console = stdout()
+    console.print(render(result, console.width), highlight=False)
+    for path in files:
+        stderr().print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def _rivals(given: Sequence[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in given]
+    wrong = next((one for one, (name, _, spec) in zip(given, pairs, strict=True) if not (name and spec)), None)
+    if wrong is not None:
+        raise ConfigError(f"--rival {wrong!r} is not NAME=CHECKPOINT", "such as --rival orm=checkpoints/orm")
+    return {name: spec for name, _, spec in pairs}
+
+
+def _require(*packages: str) -> None:
+    """Told before anything is computed. Raises ConfigError."""
+    from importlib.util import find_spec
+
+    for package in packages:
+        if find_spec(package) is None:
+            raise ConfigError(f"a bench needs {package}", "pip install 'dreamprm[train,sandbox]'")
+
+
+def _forms(samples: Path) -> tuple[dict[str, Any], Render]:
+    from dreamprm_cli.view.adherence import render
+    from dreamprm_trainer.adherence import read, report
+
+    return {**report(read(samples)), "usage": {"input_tokens": 0, "output_tokens": 0}}, render
+
+
+def _ranked(
+    problems: Path, samples: Path, prm: str, rivals: Mapping[str, str], *, quiet: bool
+) -> tuple[dict[str, Any], Render]:
+    """What can be wrong with files and names is told before anything is fetched, run or encoded."""
+    from dreamprm_cli.models import cache_dir
+    from dreamprm_cli.view.bench import render
+    from dreamprm_cli.view.progress import download_bar
+    from dreamprm_cli.view.training import TrainingView
+    from dreamprm_trainer.bench import BASELINES, bench
+    from dreamprm_trainer.candidates import check, graded, read
+    from dreamprm_trainer.rankers import open_rankers
+
+    verdicts = cache_dir() / "verdicts.sqlite"
+    pool = read(problems, samples)
+    check(pool, str(samples))
+    with download_bar(stderr(), quiet=quiet) as progress:
+        rankers = open_rankers(prm, rivals, BASELINES, progress)
+    pool = graded(pool, verdicts)
+    check(pool, str(samples))
+    with TrainingView(stderr(), title="bench", quiet=quiet) as view:
+        return bench(pool, rankers, cache_dir() / "features", verdicts, tell=view.update), render
+
+
+def _save(result: Mapping[str, Any], out: Path) -> list[Path]:
+    from dreamprm_trainer.bench import save
+
+    return save(result, out)
+
+
+def _sample(problems: Path, settings: Settings, out: Path) -> tuple[Path, int]:
+    """The pool that the policy writes into the folder, and how many tokens of it were written now."""
+    from dreamprm_cli.config import guard_key
+    from dreamprm_cli.policy import Sampling
+    from dreamprm_cli.policy.open import resolve_policy_spec
+    from dreamprm_cli.problem import load_problem_set
+    from dreamprm_trainer.continuation import open_continuer
+    from dreamprm_trainer.label import sample_programs, write_rows
+
+    targets = load_problem_set(problems)
+    resolve_policy_spec(settings.policy)  # a wrong name fails before anything is loaded
+    guard_key(settings)
+    say, tokens = _Teller(), 0
+
+    def tell(news: Progress) -> None:
+        nonlocal tokens
+        tokens = news.tokens
+        left = f", {news.left_s / 60:.0f} min left" if news.left_s else ""
+        say(f"sampled {news.done} of {news.total} programs{left}")
+
+    continuer = open_continuer(
+        settings.policy, "stream", base_url=settings.base_url, reasoning_effort=settings.reasoning_effort,
+        price=settings.price, device=settings.device,
+    )  # fmt: skip
+    try:
+        sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
+        rows = sample_programs(targets, continuer, settings.n, sampling, out, tell)
+    finally:
+        continuer.close()
+    pool = out / "samples.jsonl"
+    write_rows([row for row in rows if row["model"] == settings.policy and row["sample"] < settings.n], pool)
+    return pool, tokens
+
+
+class _Teller:
+    """Progress as lines on standard error, one every few seconds."""
+
+    def __init__(self) -> None:
+        self._console, self._told = stderr(), 0.0
+
+    def __call__(self, line: str) -> None:
+        if time.monotonic() - self._told >= _TOLD_EVERY_S:
+            self._told = time.monotonic()
+            self._console.print(line, markup=False, highlight=False)
