@@ -28,6 +28,7 @@ from dreamprm_cli.models_app import models_app
 from dreamprm_cli.output import print_error, print_json, print_text, settle_output, stderr, stdout
 from dreamprm_cli.prm_app import prm_app
 from dreamprm_cli.sandbox_app import grade, sandbox_app
+from dreamprm_cli.train_app import train_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +61,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(prm_app, name="prm")
 app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(train_app, name="train")
 app.command()(grade)
 app.command()(bench)
 

@@ -117,6 +117,7 @@ def _ranked(
     from dreamprm_cli.models import cache_dir
     from dreamprm_cli.view.bench import render
     from dreamprm_cli.view.progress import download_bar
+    from dreamprm_cli.view.training import TrainingView
     from dreamprm_trainer.bench import BASELINES, bench
     from dreamprm_trainer.candidates import check, graded, read
     from dreamprm_trainer.rankers import open_rankers
@@ -128,7 +129,8 @@ def _ranked(
         rankers = open_rankers(prm, rivals, BASELINES, progress)
     pool = graded(pool, verdicts)
     check(pool, str(samples))
-    return bench(pool, rankers, cache_dir() / "features", verdicts), render
+    with TrainingView(stderr(), title="bench", quiet=quiet) as view:
+        return bench(pool, rankers, cache_dir() / "features", verdicts, tell=view.update), render
 
 
 def _save(result: Mapping[str, Any], out: Path) -> list[Path]:

@@ -326,8 +326,19 @@ def test_bench_grades_what_has_no_verdict(tmp_path):
 def test_bench_samples_from_a_policy_and_goes_on_with_what_is_there(tmp_path):
     write_rows(tmp_path / "p.jsonl", [PROBLEM])
     (tmp_path / "dreamprm.toml").write_text('max_tokens = 60\nprm = "none"\n')
-    arguments = ["bench", "--problems", "p.jsonl", "--policy", SMALL, "-n", "2", "--out", "out"]
-    arguments += ["--adherence", "--json"]
+    arguments = [
+        "bench",
+        "--problems",
+        "p.jsonl",
+        "--policy",
+        SMALL,
+        "-n",
+        "2",
+        "--out",
+        "out",
+        "--adherence",
+        "--json",
+    ]
     done = dreamprm(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     first = json.loads(done.stdout)

@@ -15,7 +15,7 @@ HEAVY = (
 )  # fmt: skip
 
 # A room may import rooms of its own layer or below (design: app -> view, solve -> prm, policy, steps -> values).
-VALUES = {"types", "errors", "events", "config"}
+VALUES = {"types", "errors", "events", "training", "config"}
 CORE = VALUES | {"prompts", "aggregate", "steps", "fence", "models"}
 ENGINES = CORE | {"policy", "prm", "problem", "store"}
 ALLOWED = {
@@ -76,7 +76,7 @@ def test_the_sandbox_depends_on_values_only():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["solve", "--help"], ["models", "--help"], ["bench", "--help"]]
+    "arguments", [["--version"], ["--help"], ["solve", "--help"], ["bench", "--help"], ["train", "fit", "--help"]]
 )
 def test_help_and_version_import_nothing_heavy(arguments):
     program = (

@@ -254,14 +254,14 @@ def load_backbone(
     if not 1 <= depth <= shape.layers:
         raise CheckpointError(f"the backbone has {shape.layers} layers, not {depth}", "check `layers` in dreamprm.json")
     try:
-        tensors = _tensors(source.folder, depth)
+        tensors = read_tensors(source.folder, depth)
         return Backbone(source, shape, tensors, tokenizer, depth=depth, dtype=dtype, device=device, adapter=adapter)
     except KeyError as error:
         raise CheckpointError(f"the backbone in {source.folder} lacks the tensor {error}", _REMAKE) from None
 
 
-def _tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
-    """The tensors of the first layers, mapped, not read. A `model.` prefix is dropped, other parts are not opened."""
+def read_tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
+    """Tensors of the first layers, mapped, not read. A `model.` prefix is dropped, other parts are not opened."""
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, torch.Tensor] = {}

@@ -1,8 +1,10 @@
-"""A PRM checkpoint: a Hugging Face style folder of adapter and head; the backbone is named, not copied.
+"""A PRM checkpoint: a Hugging Face style folder of adapter and head; the backbone is named, and copied only where all
+of it was trained.
 
     config.json              the token-classification model it makes with its backbone (num_labels 1)
     head.safetensors         score.weight (1, F), score.bias (1,); fp32, F = layers read x hidden size
     adapter_config.json, adapter_model.safetensors    a PEFT LoRA adapter, where the backbone is not frozen
+    backbone/                a whole backbone, where it was fine-tuned without an adapter (then named `./backbone`)
     dreamprm.json            what must fit: backbone digest, template and splitter versions, layers, calibration, data,
                              and the digests of the files above
 
@@ -219,6 +221,11 @@ def load_adapter(folder: Path) -> dict[str, LowRank] | None:
         return {name: LowRank(pair["A"], pair["B"], scale) for name, pair in parts.items()}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{folder}: the adapter is damaged: {error}", "copy or train it again") from None
+
+
+def backbone_of(checkpoint: Checkpoint, folder: Path) -> str:
+    """What `locate_backbone` takes: a name that starts with `./` is a folder inside the checkpoint's `folder`."""
+    return str(folder / checkpoint.backbone) if checkpoint.backbone.startswith("./") else checkpoint.backbone
 
 
 def check_backbone(checkpoint: Checkpoint, source: BackboneSource) -> None:

@@ -39,7 +39,7 @@ def open_packed(
         import torch
 
         from dreamprm_cli.prm.backbone import load_backbone
-        from dreamprm_cli.prm.checkpoint import check_backbone, load, load_adapter, resolve
+        from dreamprm_cli.prm.checkpoint import backbone_of, check_backbone, load, load_adapter, resolve
         from dreamprm_cli.prm.scorer import PackedScorer
         from dreamprm_cli.prm.source import locate_backbone
     except ImportError as error:
@@ -52,7 +52,7 @@ def open_packed(
         raise CheckpointError(
             f"{folder} scores every {checkpoint.unit}, not functions", "it is for `dreamprm bench --rival`"
         )
-    source = locate_backbone(checkpoint.backbone, report=progress)
+    source = locate_backbone(backbone_of(checkpoint, folder), report=progress)
     check_backbone(checkpoint, source)
     backbone = load_backbone(
         source,

@@ -7,23 +7,20 @@ computes; elsewhere every noteworthy event is a line. `python -m dreamprm_cli.vi
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-from rich.console import COLOR_SYSTEMS, Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from dreamprm_cli.events import Event
 from dreamprm_cli.view.grid import render
-from dreamprm_cli.view.paint import AboveStream, Painter, encode
 from dreamprm_cli.view.plain import news
 from dreamprm_cli.view.report import render_report
+from dreamprm_cli.view.screen import Screen, can_animate
 from dreamprm_cli.view.state import ViewState, fold
-
-FRAMES_PER_S = 10
 
 
 class LiveView:
@@ -35,8 +32,7 @@ class LiveView:
     speed:   of the events' time against the wall clock (replay).
     animate: draw the moving grid; by default where the console is a terminal that can.
 
-    The cursor and `sys.stderr` are restored however the block is left. What others write to `sys.stderr` meanwhile
-    appears above the grid.
+    The cursor and `sys.stderr` are restored however the block is left; see `screen.py`.
     """
 
     def __init__(
@@ -52,13 +48,9 @@ class LiveView:
         self.state = ViewState.initial()
         self._report = report and not quiet
         self._plain = not quiet and not (can_animate(console) if animate is None else animate)
-        self._animate = not quiet and not self._plain
+        self._screen = None if quiet or self._plain else Screen(console, self._draw)
         self._speed = speed
         self._since = time.monotonic()  # when the newest event came
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._painter: Painter | None = None
-        self._stderr: IO[str] | None = None
 
     def recall(self, events: Iterable[Event]) -> None:
         """Take in what happened in an earlier process, without telling it again."""
@@ -77,67 +69,24 @@ class LiveView:
                 self.console.print(text, soft_wrap=True, highlight=False)
 
     def __enter__(self) -> Self:
-        if self._animate:
-            out = self.console.file
-            self._painter = Painter(out)
-            if out is sys.stderr:
-                self._stderr = sys.stderr
-                sys.stderr = AboveStream(self._painter, self.console, out)
-            self._thread = threading.Thread(target=self._run, name="view", daemon=True)
-            self._thread.start()
+        if self._screen is not None:
+            self._screen.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         over = self._report and self.state.over and kind is None
-        try:
-            self._stop.set()
-            if self._thread is not None:
-                self._thread.join()
-            if self._painter is not None:
-                if over:
-                    self._painter.erase(self._size())
-                else:
-                    self._frame(anew=True)
-        finally:
-            if isinstance(sys.stderr, AboveStream) and self._stderr is not None:
-                above, sys.stderr = sys.stderr, self._stderr
-                above.release()
-            if self._painter is not None:
-                self._painter.close()
+        if self._screen is not None:
+            self._screen.close(erase=over)
         if over:
             self.console.print(render_report(self.state, self.console.width), highlight=False)
 
-    def _run(self) -> None:
-        cost = 0.0
-        while not self._stop.wait(max(1 / FRAMES_PER_S, 10 * cost)):  # a tenth of one core at most, however many rows
-            begin = time.thread_time()
-            self._frame()
-            cost = time.thread_time() - begin
-
-    def _size(self) -> tuple[int, int]:
-        return self.console.size.width, self.console.size.height
-
-    def _frame(self, *, anew: bool = False) -> None:
-        """Draw the state as it is now; one consistent value, whatever `update` does meanwhile."""
-        assert self._painter is not None
+    def _draw(self, width: int, height: int) -> RenderableType:
+        """The state as it is now; one consistent value, whatever `update` does meanwhile."""
         state, since = self.state, self._since
         elapsed = state.elapsed if state.over else state.elapsed + (time.monotonic() - since) * self._speed
-        width, height = self._size()
-        grid = render(state, width, max(1, height - 1), elapsed=elapsed)
-        options = self.console.options.update(width=width, height=None)
-        lines = self.console.render_lines(grid, options, pad=False)
-        colors = COLOR_SYSTEMS[self.console.color_system] if self.console.color_system else None
-        self._painter.paint(encode(lines, colors, no_color=self.console.no_color), (width, height), anew=anew)
-
-
-def can_animate(console: Console) -> bool:
-    """A real terminal that understands cursor movement; FORCE_COLOR alone does not make a pipe one."""
-    isatty = getattr(console.file, "isatty", None)
-    return bool(isatty and isatty()) and console.is_interactive and not (
-        console.is_dumb_terminal or console.legacy_windows or console.is_jupyter
-    )  # fmt: skip
+        return render(state, width, height, elapsed=elapsed)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from dreamprm_cli.types import Problem
 from dreamprm_trainer.data import Item
 from dreamprm_trainer.tables import Table
 
-sys.path.insert(0, str(Path(__file__).parent))  # scripted_labels
+sys.path.insert(0, str(Path(__file__).parent))  # scripted_labels, train_kit, tune_kit
 
 CODE = "import math\n\n\ndef first(x):\n    return x\n\n\ndef second(x):\n    return first(x)\n"
 
@@ -32,6 +32,8 @@ pools = ["q.jsonl"]
 train = ["a"]
 layers = [16]
 aggregation = "mean"
+[fit.convex]
+l2 = 0.1
 [search]
 layers = [[8], [8, 16]]
 l2 = [0.1]

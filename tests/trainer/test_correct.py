@@ -11,6 +11,7 @@ import torch
 
 from dreamprm_cli.aggregate import auc
 from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.training import LabelsMoved, Progressed, StageStarted, TrainingEvent, Validated
 from dreamprm_trainer.correct import MODES, Loop, Settings, fit
 from dreamprm_trainer.hypergradient import double_backward
 from dreamprm_trainer.labels import WHOLE, Steps, monte_carlo
@@ -94,11 +95,11 @@ def test_the_epoch_moves_labels_by_the_label_gradient(inner, apart):
     train, _, meta, validation, _ = _world(problems=100)
     settings = Settings(inner=inner, lr=0.01, l2=0.0, label_lr=1e-3, apart=apart, cold=0)
     loop = Loop(train, meta, validation, settings, np.full(len(train), 0.4, np.float32))
-    state = loop.fresh(loop.start.numpy(), None)
+    state = loop.fresh(loop.start.labels.numpy(), None)
     z = torch.zeros(len(train))
     for moving in (False, False):
         z, _ = loop.epoch(state, z, moving)
-    inner_before, labels = state.inner, state.labels
+    inner_before, labels = state.inner, state.moving.labels
     params = {"weight": state.weight, "bias": state.bias}
 
     def logits(p, x=loop.x, kind=loop.kind):
@@ -110,7 +111,7 @@ def test_the_epoch_moves_labels_by_the_label_gradient(inner, apart):
 
     truth, _ = double_backward(logits, clean_loss, params, labels, torch.ones(len(train)), inner_before)
     loop.epoch(state, z, True)
-    moved = torch.logit(labels.double()) - torch.logit(state.labels.double())
+    moved = torch.logit(labels.double()) - torch.logit(state.moving.labels.double())
     cosine = torch.nn.functional.cosine_similarity((truth * labels * (1 - labels)).double(), moved.double(), dim=0)
     assert float(cosine) >= 0.9999
     assert float(moved.square().mean().sqrt()) == pytest.approx(1e-3, rel=1e-3)
@@ -191,3 +192,33 @@ def test_wrong_settings_and_sets_are_named():
     with pytest.raises(ConfigError, match="meta set is empty"):
         fit(train, meta.only(np.zeros(len(meta), bool)), validation, FAST)
     assert set(MODES) == {"plain", "pooled", "reweight", "correct"}
+
+
+def test_a_head_to_start_from_is_where_the_rounds_begin():
+    train, _, meta, validation, test = _world()
+    first = fit(train, meta, validation, replace(FAST, mode="plain")).head
+    still = fit(train, meta, validation, replace(FAST, mode="plain", epochs=1, lr=1e-6), head=first).head
+    assert still.rewards(test.states) == pytest.approx(first.rewards(test.states), abs=1e-3)
+    pulled = fit(train, meta, validation, replace(FAST, mode="plain", l2=100.0), head=first).head
+    assert pulled.weight == pytest.approx(first.weight, abs=0.02)
+    without = fit(train, meta, validation, replace(FAST, mode="plain", l2=100.0)).head
+    assert np.abs(without.weight).max() < 0.05 < np.abs(first.weight).max() / 2
+
+
+def test_every_epoch_is_told():
+    train, _, meta, validation, _ = _world()
+    told: list[TrainingEvent] = []
+    fitted = fit(train, meta, validation, replace(FAST, rounds=2, epochs=5, patience=9, cold=2), tell=told.append)
+    stage, *events = told
+    assert stage == StageStarted(stage="fit", unit="epochs", total=10)
+    assert [event.done for event in events if isinstance(event, Progressed)] == list(range(1, 11))
+    validated = [event for event in events if isinstance(event, Validated)]
+    assert [event.at for event in validated] == list(range(1, 11))
+    assert [event.loss for event in validated[5:]] == fitted.validation
+    assert [event.meta for event in validated[5:]] == fitted.meta
+    moved = [event.distance for event in events if isinstance(event, LabelsMoved)]
+    assert len(moved) == 10
+    assert moved[-1] > 0
+    told.clear()
+    fit(train, meta, validation, replace(FAST, mode="plain", epochs=5), tell=told.append)
+    assert not any(isinstance(event, LabelsMoved) for event in told)

@@ -1,6 +1,7 @@
 """Sources become items of their own split; what must not be trained on is left out and counted."""
 
 import json
+from datetime import date
 
 import pytest
 
@@ -33,8 +34,9 @@ def files(tmp_path):
 
     write("humaneval.jsonl", [HUMANEVAL])
     write("set.jsonl", [
-        _problem(1),
-        _problem(2, "dev", statement="A much longer statement about matrices and how they are to be turned."),
+        _problem(1, date="2024-08-01"),
+        _problem(2, "dev", statement="A much longer statement about matrices and how they are to be turned.",
+                 date="2024-08-09T00:00:00", tests={"kind": "asserts", "code": "assert True", "n": 9}),
         _problem(3, name="fib"),
         _problem(4, quality="unverified"),
         _problem(5, statement="Turn it."),
@@ -77,10 +79,19 @@ def test_what_is_kept_and_what_is_left_out(files):
         ({"limit": 1}, ["T/2", "T/5", "T/5"]),
         ({"per_problem": 1}, ["T/1", "T/2", "T/5"]),
         ({"unverified": True, "splits": ("train",), "per_problem": 1}, ["T/1", "T/4", "T/5"]),
+        ({"until": date(2024, 8, 1), "per_problem": 1}, ["T/1"]),
+        ({"since": date(2024, 8, 1), "per_problem": 1}, ["T/1", "T/2"]),
+        ({"since": date(2024, 8, 2), "until": date(2024, 9, 1)}, ["T/2"]),
+        ({"min_tests": 10, "per_problem": 1}, ["T/1", "T/5"]),
     ],
 )
 def test_a_source_can_be_narrowed(files, setting, names):
     assert [name for name, _, _ in _names(_load(files, **setting))] == names
+
+
+def test_problems_of_other_days_are_counted(files):
+    loaded = _load(files, since=date(2024, 8, 2))
+    assert loaded.left_out["s: problems of other days"] == 4  # one too early, three without a date
 
 
 def test_the_same_text_trains_once(files):
@@ -105,3 +116,5 @@ def test_mistakes_are_named(files):
         load([Source("s", "gone.jsonl", ())], [files])
     with pytest.raises(ConfigError, match="source 's'"):
         Source.of({"name": "s", "problems": "a", "pools": [], "oops": 1})
+    with pytest.raises(ConfigError, match="source 's': since is no date"):
+        Source.of({"name": "s", "problems": "a", "pools": [], "since": "2024-08-01"})

@@ -17,7 +17,7 @@ CACHED = (4, 8, 12)
 
 def _within(head, table, layers=(8,)):
     steps = rewards(head, table, layers, CACHED)
-    return within_aucs(pools(table, steps, ["mean"], baselines=False), "prm").mean()
+    return within_aucs(pools(table, steps, ["mean"]), "prm").mean()
 
 
 @pytest.mark.parametrize("steps", ["all", "last", "mean"])
@@ -109,7 +109,7 @@ def test_cross_fitting_ranks_each_problem_by_a_head_that_never_saw_it(planted):
     table, _ = planted
 
     def ranked(table):
-        return within_aucs(pools(table, cross_fit(table, table, _Recipe), ["mean"], baselines=False), "prm").mean()
+        return within_aucs(pools(table, cross_fit(table, table, _Recipe), ["mean"]), "prm").mean()
 
     assert ranked(table) > 0.9
     rng = np.random.default_rng(1)
@@ -124,3 +124,25 @@ def test_baselines_that_are_not_known_are_left_out(planted):
     assert "logprob" not in pools(table, steps, ["mean"], baselines=True)[0].scores
     items = tuple(replace(item, mean_logprob=-1.0) for item in table.items)
     assert "logprob" in pools(replace(table, items=items), steps, ["mean"], baselines=True)[0].scores
+
+
+def test_a_head_to_start_from_is_what_little_data_leave(planted):
+    table, direction = planted
+    first = fit(table, Settings((8,), 0.03), CACHED)
+    few = subset(table, range(6))
+    strong = fit(few, Settings((8,), 1000.0), CACHED, start=first)
+    assert strong.weight == pytest.approx(first.weight, abs=1e-3)
+    assert fit(few, Settings((8,), 1000.0), CACHED).weight == pytest.approx(np.zeros(16), abs=1e-3)
+    weak = fit(few, Settings((8,), 0.03), CACHED, start=first)
+    assert np.abs(weak.weight - first.weight).max() > 0.01
+    again = fit(table, Settings((8,), 1e-6), CACHED, start=first)
+    assert again.weight @ direction / np.linalg.norm(again.weight) > 0.8
+
+
+def test_the_loss_is_told(planted):
+    table, _ = planted
+    told = []
+    fit(table, Settings((8,), 0.1), CACHED, tell=told.append)
+    assert [event.done for event in told] == list(range(1, len(told) + 1))
+    assert told[0].loss == pytest.approx(np.log(2), abs=1e-3)
+    assert told[-1].loss < told[0].loss

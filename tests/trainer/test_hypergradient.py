@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from dreamprm_trainer.hypergradient import (
     double_backward,
+    label_gradients,
     linear,
     on_logits,
     products,
@@ -184,18 +185,53 @@ def test_a_module_takes_its_plain_step_and_tells_the_same(kind, optimiser):
             return leaves, torch.optim.SGD(leaves.values(), lr=0.3), SGD(0.3)
         return leaves, torch.optim.AdamW(leaves.values(), lr=0.01, weight_decay=0.1), Adam(0.01, weight_decay=0.1)
 
+    def backward(leaves):
+        z = logits(leaves)
+        training_loss(z, labels, weights).backward()
+        return z
+
+    def held(leaves):
+        loss = meta(leaves)
+        loss.backward()
+        return loss
+
     (plain, theirs, inner), (leaves, ours, _) = made(), made()
     now = params
     for _ in range(3):
         wanted = unroll(logits, meta, now, labels, weights, inner)
         now, inner = wanted.params, inner.after(wanted.grads)
-        plain_step(lambda: logits(plain), labels, weights, theirs)
-        for_y, for_w, loss = correct_step(lambda: logits(leaves), lambda: meta(leaves), labels, weights, ours)
+        plain_step(lambda: backward(plain), theirs)
+        told = correct_step(lambda: backward(leaves), lambda: logits(leaves), lambda: held(leaves), ours)
     for name, value in leaves.items():
         assert torch.equal(value, plain[name])
-    assert loss == pytest.approx(float(wanted.loss), rel=1e-4)
+    for_y, for_w = label_gradients(told.logits, labels, weights, told.along)
+    assert told.loss == pytest.approx(float(wanted.loss), rel=1e-4)
     assert _cosine(for_y, wanted.labels) >= 0.9999
     assert _cosine(for_w, wanted.weights) >= 0.9999
+
+
+@pytest.mark.parametrize("clip", [1e9, 0.01])
+def test_a_clipped_gradient_is_a_shorter_one(clip):
+    logits, meta, params, labels, weights = _case("mlp")
+    leaves = {name: nn.Parameter(value.clone()) for name, value in params.items()}
+
+    def backward():
+        z = logits(leaves)
+        training_loss(z, labels, weights).backward()
+        return z
+
+    def held():
+        loss = meta(leaves)
+        loss.backward()
+        return loss
+
+    told = correct_step(backward, lambda: logits(leaves), held, torch.optim.SGD(leaves.values(), lr=0.3), clip)
+    free = unroll(logits, meta, params, labels, weights, SGD(0.3))
+    norm = float(torch.stack([grad.norm() for grad in free.grads.values()]).norm())
+    wanted = unroll(logits, meta, params, labels, weights, SGD(0.3 * min(1, clip / norm)))
+    for_y, _ = label_gradients(told.logits, labels, weights, told.along)
+    assert _cosine(for_y, wanted.labels) >= 0.9999
+    assert float(for_y.norm() / wanted.labels.norm()) == pytest.approx(1, abs=0.01)
 
 
 def test_a_step_down_the_label_gradient_lowers_the_meta_loss():

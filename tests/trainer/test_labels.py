@@ -5,7 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamprm_trainer.labels import WHOLE, Steps, blended, bounded, join, monte_carlo, shrunk, td
+from dreamprm_cli.errors import ConfigError
+from dreamprm_trainer.labels import (
+    WHOLE,
+    Steps,
+    blended,
+    bounded,
+    counted_steps,
+    join,
+    monte_carlo,
+    shrunk,
+    start,
+    steps_of_items,
+    td,
+)
 
 
 def _steps(passes, rollouts, program):
@@ -67,3 +80,37 @@ def test_joined_steps_keep_apart():
     assert both.problem.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert both.last.tolist() == [False, False, True, False, True] * 2
     assert both.only(both.last).passes.tolist() == [0, WHOLE, 0, WHOLE]
+
+
+def test_labels_start_as_they_are_told():
+    assert np.array_equal(start(STEPS, "mc"), monte_carlo(STEPS))
+    assert np.array_equal(start(STEPS, "beta"), shrunk(STEPS))
+    assert np.array_equal(start(STEPS, "blend 0.25"), blended(STEPS, shrunk(STEPS), 0.25))
+    assert np.array_equal(start(STEPS, "td 0.5"), td(STEPS, shrunk(STEPS), 0.5))
+
+
+@pytest.mark.parametrize("how", ["", "mean", "td", "td x", "td 1.5", "blend -0.1", "mc 3", "beta 0.5"])
+def test_other_starts_are_refused(how):
+    with pytest.raises(ConfigError, match="labels cannot start from"):
+        start(STEPS, how)
+
+
+def test_what_is_known_of_a_programs_steps(make_item):
+    """Three steps, of which the imports are not scored: rollouts, else the program itself; the end is known."""
+    bare, rolled = make_item("P/0", passed=True), make_item("P/1", passed=False, passes=(0, 3, 0), rollouts=(0, 5, 0))
+    true = make_item("P/1", passed=False, truth=(None, True, None))
+    steps = steps_of_items([bare, rolled, true])
+    assert steps.states.shape == (6, 0)
+    assert steps.program.tolist() == [0, 0, 1, 1, 2, 2]
+    assert steps.problem.tolist() == [0, 0, 1, 1, 1, 1]
+    assert steps.rollouts.tolist() == [1, WHOLE, 5, WHOLE, WHOLE, WHOLE]
+    assert steps.passes.tolist() == [1, WHOLE, 3, 0, WHOLE, 0]
+    assert len(steps_of_items([])) == 0
+
+
+def test_the_same_with_states(planted):
+    table, _ = planted
+    steps = counted_steps(table, (8,), (4, 8, 12))
+    assert np.array_equal(steps.states, table.features((8,), (4, 8, 12)))
+    assert np.array_equal(steps.last, table.last)
+    assert np.array_equal(monte_carlo(steps), table.target)  # nothing is rolled out: each label is the outcome

@@ -16,8 +16,9 @@ from view_kit import HOSTILE, Run, Terminal, screen
 
 from dreamprm_cli import events as ev
 from dreamprm_cli.view import demo
-from dreamprm_cli.view.live import LiveView, can_animate
+from dreamprm_cli.view.live import LiveView
 from dreamprm_cli.view.report import render_report
+from dreamprm_cli.view.screen import can_animate
 
 
 def pipe(**options: Any) -> tuple[Console, io.StringIO]:

@@ -10,6 +10,7 @@ from typing import Any
 from dreamprm_cli.aggregate import AGGREGATIONS, aggregate
 from dreamprm_cli.errors import SandboxUnavailable
 from dreamprm_cli.store import write_atomic
+from dreamprm_cli.training import Tell, silent
 from dreamprm_trainer import figures
 from dreamprm_trainer.agreement import NONE
 from dreamprm_trainer.candidates import Candidates, agreement
@@ -22,14 +23,19 @@ BASELINES = ("random", "parses-and-finished", "shortest", "logprob", MAJORITY)
 
 
 def bench(
-    candidates: Candidates, rankers: Sequence[Ranker], features: Path, verdicts: Path, seed: int = 0
+    candidates: Candidates,
+    rankers: Sequence[Ranker],
+    features: Path,
+    verdicts: Path,
+    seed: int = 0,
+    tell: Tell = silent,
 ) -> dict[str, Any]:
     """The result of `dreamprm bench --json`, but for what only the command knows (schema, duration).
 
     candidates: graded ones. features: folder of cached states; verdicts: file of what the sandbox has told already.
     """
     items = candidates.items
-    scores = columns(rankers, score(rankers, items, features)) | baseline_columns(items)
+    scores = columns(rankers, score(rankers, items, features, tell)) | baseline_columns(items)
     groups: dict[str, list[int]] = {}
     skipped: dict[str, str] = {}
     left_out = dict(candidates.left_out)

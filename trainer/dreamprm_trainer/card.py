@@ -6,20 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dreamprm_cli.models import REGISTRY
 from dreamprm_trainer.recipe import Recipe
 
 _HOSTED = ("gpt", "o1", "gemini", "claude", "mapcoder", "chatgpt")
 _BASELINES = ("random", "parses-and-finished", "shortest", "logprob")
-_WHAT = """\
-A linear head on frozen states of the policy's own backbone: it reads the state at the end of each function and says how
-likely the program is to pass its tests. It was fitted on outcomes of whole programs, so a step's reward means *programs
-that look like this up to here tend to pass*; it does not say which line is wrong."""
+_WHAT = {
+    True: """\
+A linear head on frozen states of its backbone: it reads the state at the end of each function and says how likely the
+program is to pass its tests. """,
+    False: """\
+A tuned backbone and a linear head: it reads the state at the end of each function and says how likely the program is to
+pass its tests. """,
+}
+_OUTCOMES = """\
+It was fitted on outcomes of whole programs, so a step's reward means *programs that look like this up to here tend to
+pass*; it does not say which line is wrong."""
+_ROLLED_OUT = """\
+It was fitted on outcomes of whole programs and on rollouts from their prefixes, so a step's reward means *what goes on
+from here tends to pass*; it does not say which line is wrong."""
 _HOW = """\
 Best-of-n is the exact expectation over subsets of each problem's programs; intervals are 95 %, paired bootstraps over
 problems. The gap is (best-of-n - pass@1) / (oracle - pass@1). AUC is within problems: the chance that a passing program
 stands above a failing one of the same problem."""
 
-_SECTIONS = {
+SECTIONS = {
     "test": "Test problems, looked at once",
     "cross": "Training problems, each ranked by a head fitted without it (5 folds; nothing was chosen on them)",
     "validation": "Validation problems (settings were chosen on them)",
@@ -33,25 +44,19 @@ def write(path: Path, metrics: Mapping[str, Any], recipe: Recipe) -> None:
 def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     """The card in Markdown. metrics: what `fit` and `eval` recorded."""
     fit = metrics["fit"]
-    settings, train = fit["settings"], fit["train"]
-    yield "# Model card: the default process reward model"
+    train = fit["train"]
+    yield f"# Model card: the process reward model `{fit['recipe']}`"
     yield ""
-    yield _WHAT
+    yield _WHAT[fit["params"] == "features"] + (_ROLLED_OUT if _rollouts(train) else _OUTCOMES)
     yield ""
     yield from _verdict(metrics)
     yield ""
     yield "## What it is"
     yield ""
-    yield f"- Backbone: {fit['backbone']} (Apache-2.0), frozen; states after layer {_list(settings['layers'])}."
-    yield (
-        f"- Head: logistic, L2 {settings['l2']:g}, pointwise loss on {_steps(settings['steps'])}, share of the "
-        f"pairwise loss {settings['pairwise']:g}; a program's reward is the {settings['aggregation']} of its steps'. "
-        "Temperature and offset were calibrated on the validation programs. "
-        "(A hundredth of the pointwise loss is always there, for the bias.)"
-    )
+    yield from _model(fit)
     yield f"- Command: `{fit['command']}`, recipe `{recipe.path.name}`."
     machine = fit["machine"]
-    yield f"- Machine: {machine['processor']}, {machine['cores']} cores; {fit['seconds']:.0f} s with cached features."
+    yield f"- Machine: {machine['processor']}, {machine['cores']} cores; {fit['seconds']:.0f} s."
     yield ""
     yield "## Training data"
     yield ""
@@ -75,30 +80,71 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     yield "## Results"
     yield ""
     yield _HOW
-    for section, title in _SECTIONS.items():
+    for section, title in SECTIONS.items():
         for name, result in metrics.get(section, {}).items():
             yield ""
             yield f"### {name}. {title}"
             yield ""
             yield from _result(result)
     yield ""
-    yield "## What each source of programs is worth"
-    yield ""
-    yield "AUC within validation problems of heads fitted with a source left out, or on it alone: mean and standard"
-    yield "deviation over refits on resampled training problems."
-    yield ""
-    yield from _ablations(fit["ablations"])
-    yield ""
+    if "ablations" in fit:
+        yield "## What each source of programs is worth"
+        yield ""
+        yield "AUC within validation problems of heads fitted with a source left out, or on it alone: mean and standard"
+        yield "deviation over refits on resampled training problems."
+        yield ""
+        yield from _ablations(fit["ablations"])
+        yield ""
     yield "## What it is bad at"
     yield ""
     for note in recipe.notes:
         yield f"- {note}"
 
 
+def _model(fit: Mapping[str, Any]) -> Iterator[str]:
+    """Backbone, head, and how they were fitted."""
+    settings = fit["settings"]
+    known = REGISTRY.get(fit["backbone"])
+    licence = f" ({known.licence})" if known else ""
+    layers = _list(settings["layers"])
+    after = f"a program's reward is the {settings['aggregation']} of its steps'. " + (
+        "Temperature and offset were calibrated on the validation programs."
+    )
+    if fit["params"] != "features":
+        how = (
+            "all of it tuned"
+            if fit["params"] == "full"
+            else (f"LoRA r = {settings['rank']}, alpha = {settings['alpha']:g} on {', '.join(settings['targets'])}")
+        )
+        yield f"- Backbone: {fit['backbone']}{licence}, {how}; states after layer {layers}."
+        yield (
+            f"- Fitted in mode {fit['mode']}, labels from `{settings['start']}`: AdamW, {settings['lr']:g} (head "
+            f"{settings['head_lr']:g}), at most {settings['epochs']} epochs, share of the pairwise loss "
+            f"{settings['pairwise']:g}; {after}"
+        )
+        return
+    yield f"- Backbone: {fit['backbone']}{licence}, frozen; states after layer {layers}."
+    if settings["solver"] == "convex":
+        yield (
+            f"- Head: logistic, L2 {settings['l2']:g}, pointwise loss on {_steps(settings['steps'])}, labels from "
+            f"`{settings['start']}`, share of the pairwise loss {settings['pairwise']:g}; {after} "
+            "(A hundredth of the pointwise loss is always there, for the bias.)"
+        )
+    else:
+        yield (
+            f"- Head: logistic, L2 {settings['l2']:g}, fitted in mode {fit['mode']}, labels from "
+            f"`{settings['start']}`: at most {settings['epochs']} epochs of {settings['inner']}; {after}"
+        )
+
+
+def _rollouts(train: Mapping[str, Any]) -> int:
+    return sum(row["rollouts"] for row in train.values())
+
+
 def _verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Whether it beats the baselines, in words that follow from the numbers."""
-    section = next(name for name in _SECTIONS if metrics.get(name))
-    yield f"{_SECTIONS[section]}:"
+    section = next(name for name in SECTIONS if metrics.get(name))
+    yield f"{SECTIONS[section]}:"
     yield ""
     for name, result in metrics.get(section, {}).items():
         n = max(result["oracle"], key=int)
@@ -116,11 +162,12 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data(train: Mapping[str, Any]) -> Iterator[str]:
-    yield "| source | problems | programs | steps | pass | written by |"
-    yield "|---|---|---|---|---|---|"
+    yield "| source | problems | programs | steps | rollouts | pass | written by |"
+    yield "|---|---|---|---|---|---|---|"
     for name, row in train.items():
         models = ", ".join(f"{model} ({count})" for model, count in row["models"].items())
-        yield f"| {name} | {row['problems']} | {row['programs']} | {row['steps']} | {row['passed']:.2f} | {models} |"
+        counts = " | ".join(str(row[key]) for key in ("problems", "programs", "steps", "rollouts"))
+        yield f"| {name} | {counts} | {row['passed']:.2f} | {models} |"
 
 
 def _hosted(train: Mapping[str, Any]) -> str:
@@ -138,7 +185,7 @@ def _result(result: Mapping[str, Any]) -> Iterator[str]:
         f"{result['problems']} problems ({result['mixed_problems']} with passing and failing programs), "
         f"{result['candidates']} programs; pass@1 {result['pass@1']:.3f}; oracle "
         + ", ".join(f"{result['oracle'][n]:.3f} of {n}" for n in sizes)
-        + f"; calibration error {result['calibration']['ece']:.3f}."
+        + f"; calibration error {_cell(result['calibration']['prm']['ece'])}."
     )
     yield ""
     shown = [n for n in sizes if n != "1"]

@@ -25,13 +25,12 @@ from torch.nn import functional as F
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
-from dreamprm_trainer.hypergradient import label_gradients, on_logits
+from dreamprm_cli.training import LabelsMoved, Progressed, StageStarted, Tell, Validated, silent
+from dreamprm_trainer.hypergradient import label_gradients
 from dreamprm_trainer.inner import SGD, Adam, Inner
-from dreamprm_trainer.labels import WHOLE, Steps, bounded, join, monte_carlo
+from dreamprm_trainer.labels import MODES, Mode, Steps, bounded, join, monte_carlo
+from dreamprm_trainer.moving import Moving, Start
 from dreamprm_trainer.tables import Floats
-
-Mode = Literal["plain", "pooled", "reweight", "correct"]
-MODES: tuple[Mode, ...] = ("plain", "pooled", "reweight", "correct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +92,7 @@ class _State:
     weight: Tensor
     bias: Tensor
     inner: Inner
-    labels: Tensor
-    sample: Tensor  # weights of the noisy steps
-    scale: float = 0.0  # root mean square of the first label gradient
+    moving: Moving  # of the noisy steps
 
 
 def fit(
@@ -105,11 +102,14 @@ def fit(
     settings: Settings,
     start: Floats | None = None,
     resume: Path | None = None,
+    head: Head | None = None,
+    tell: Tell = silent,
 ) -> Fitted:
     """Fit a head to `train`, whose labels begin at `start` (default: Monte-Carlo).
 
     meta, validation: clean steps of other problems. resume: file that keeps the state between rounds of a killed run;
-    it must be of the same data and settings. Raises ConfigError where the sets share no dimension or one is empty.
+    it must be of the same data and settings. head: where each round starts, and what the penalty pulls to, instead of
+    zeros. tell: hears of each epoch. Raises ConfigError where the sets share no dimension or one is empty.
     """
     for name, some in (("train", train), ("meta", meta), ("validation", validation)):
         if not len(some) or some.states.shape[1] != train.states.shape[1]:
@@ -117,11 +117,15 @@ def fit(
     labels = (monte_carlo(train) if start is None else start).astype(np.float32)
     if settings.mode == "correct":
         labels = bounded(labels, settings.margin)
-    problem = Loop(train, meta, validation, settings, labels)
+    problem = Loop(train, meta, validation, settings, labels, head, tell)
     kept, first = _read(resume, settings)
     fitted = kept
+    epochs = settings.rounds * settings.epochs
+    tell(StageStarted(stage="fit", unit="epochs", total=epochs, done=first * settings.epochs))
     for number in range(first, settings.rounds):
-        fitted = problem.run(labels if fitted is None else fitted.labels, None if fitted is None else fitted.weights)
+        done = number * settings.epochs
+        reached, weights = (labels, None) if fitted is None else (fitted.labels, fitted.weights)
+        fitted = problem.run(reached, weights, done)
         _write(resume, settings, fitted, number + 1)
     assert fitted is not None
     return fitted
@@ -130,8 +134,17 @@ def fit(
 class Loop:
     """The data as tensors, standardised, and the epochs over them. `kind` is 1 for whole programs set apart, else 0."""
 
-    def __init__(self, train: Steps, meta: Steps, validation: Steps, settings: Settings, labels: Floats) -> None:
-        self.settings, self.noisy = settings, len(train)
+    def __init__(
+        self,
+        train: Steps,
+        meta: Steps,
+        validation: Steps,
+        settings: Settings,
+        labels: Floats,
+        head: Head | None = None,
+        tell: Tell = silent,
+    ) -> None:
+        self.settings, self.noisy, self.tell = settings, len(train), tell
         self.apart = settings.apart and bool(train.last.any() and not train.last.all())
         self.spread: Floats = train.states.std(0) + np.float32(1e-3)
         self.means = self._means(train)
@@ -142,10 +155,10 @@ class Loop:
         self.judge, self.judge_kind = self._standard(validation)
         self.judge_y = torch.from_numpy(monte_carlo(validation))
         self.fixed = self.held_y if pooled else self.held_y[:0]
-        self.start = torch.from_numpy(labels)
-        self.free = torch.from_numpy(train.rollouts < WHOLE)
-        trust = torch.from_numpy(train.rollouts) + 2
-        self.trust = trust / trust[self.free].mean()
+        weight, bias = (np.zeros_like(self.spread), 0.0) if head is None else (head.weight, head.bias)
+        self.centre = torch.from_numpy(weight * self.spread)
+        self.level = torch.from_numpy((bias + self.means @ weight).astype(np.float32))
+        self.start = Start.of(labels, train.rollouts)
 
     def _means(self, train: Steps) -> Floats:
         """(2, F): of steps inside programs and of whole programs, or twice that of all steps."""
@@ -161,23 +174,26 @@ class Loop:
     def fresh(self, labels: Floats, weights: Floats | None) -> _State:
         inner: Inner = Adam(self.settings.lr) if self.settings.inner == "adam" else SGD(self.settings.lr)
         return _State(
-            weight=torch.zeros(self.x.shape[1]),
-            bias=torch.zeros(2),
+            weight=self.centre,
+            bias=self.level,
             inner=inner,
-            labels=torch.from_numpy(labels),
-            sample=torch.ones(self.noisy) if weights is None else torch.from_numpy(weights),
+            moving=Moving(
+                labels=torch.from_numpy(labels),
+                weights=torch.ones(self.noisy) if weights is None else torch.from_numpy(weights),
+            ),
         )
 
-    def run(self, labels: Floats, weights: Floats | None = None) -> Fitted:
-        """Epochs until the validation loss has not improved for `patience` of them."""
+    def run(self, labels: Floats, weights: Floats | None = None, before: int = 0) -> Fitted:
+        """Epochs until the validation loss has not improved for `patience` of them. before: those of earlier rounds."""
         state = self.fresh(labels, weights)
-        z = torch.zeros(len(self.x))
+        z = self.x @ state.weight + state.bias[self.kind]
         best, best_epoch, kept = np.inf, 0, self._keep(state)
         validation, losses = [], []
         for epoch in range(self.settings.epochs):
             z, loss = self.epoch(state, z, moving=epoch >= self.settings.cold)
             losses.append(loss)
             validation.append(self._loss(self.judge, self.judge_kind, self.judge_y, state)[0])
+            self._tell(before + epoch + 1, z, state, validation[-1], loss)
             if validation[-1] < best - 1e-6:
                 best, best_epoch, kept = validation[-1], epoch, self._keep(state)
             elif epoch - best_epoch >= self.settings.patience:
@@ -197,11 +213,11 @@ class Loop:
     def epoch(self, state: _State, z: Tensor, moving: bool) -> tuple[Tensor, float]:
         """One step of the head at logits z (N,), and of labels or weights if `moving`: new logits, meta loss."""
         mode, count, noisy = self.settings.mode, len(self.x), self.noisy
-        y = torch.cat([state.labels, self.fixed])
-        w = torch.cat([state.sample, torch.full_like(self.fixed, self.settings.clean)])
+        y = torch.cat([state.moving.labels, self.fixed])
+        w = torch.cat([state.moving.weights, torch.full_like(self.fixed, self.settings.clean)])
         residual = w * (torch.sigmoid(z) - y) / count
         grads = {
-            "weight": self.x.T @ residual + self.settings.l2 * state.weight,
+            "weight": self.x.T @ residual + self.settings.l2 * (state.weight - self.centre),
             "bias": torch.zeros(2).index_add(0, self.kind, residual),
         }
         moved = state.inner.step({"weight": state.weight, "bias": state.bias}, grads)
@@ -214,21 +230,16 @@ class Loop:
         direction = diagonal["weight"] * (self.held.T @ error)
         both = F.linear(self.x, torch.stack([direction, state.weight]))  # (N, 2); six times as quick as x @ (F, 2)
         along = both[:, 0] + (diagonal["bias"] * torch.zeros(2).index_add(0, self.held_kind, error))[self.kind]
-        self._move(state, *label_gradients(z[:noisy], y[:noisy], state.sample, along[:noisy]))
+        gradients = label_gradients(z[:noisy], y[:noisy], state.moving.weights, along[:noisy])
+        state.moving.move(self.start, self.settings, *gradients, first=not state.moving.count)
         return both[:, 1] + state.bias[self.kind], loss
 
-    def _move(self, state: _State, for_labels: Tensor, for_weights: Tensor) -> None:
-        settings = self.settings
-        if settings.mode == "reweight":
-            state.scale = state.scale or float(for_weights.square().mean().sqrt()) or 1.0
-            state.sample = (state.sample - settings.label_lr * for_weights / state.scale).clamp(0, 2)
-            return
-        y = state.labels
-        pull = torch.where(self.free, on_logits(y, for_labels), 0)
-        state.scale = state.scale or float(pull.square().mean().sqrt()) or 1.0
-        back = torch.where(self.free, settings.anchor * self.trust * (y - self.start), 0)
-        logits = torch.logit(y) - settings.label_lr * (pull / state.scale + back)
-        state.labels = torch.sigmoid(logits).clamp(settings.margin, 1 - settings.margin)
+    def _tell(self, epoch: int, z: Tensor, state: _State, validation: float, meta: float) -> None:
+        labels, free = state.moving.labels, self.start.free
+        self.tell(Progressed(done=epoch, loss=float(F.binary_cross_entropy_with_logits(z[: self.noisy], labels))))
+        self.tell(Validated(at=epoch, loss=validation, meta=meta))
+        if self.settings.mode == "correct" and free.any():
+            self.tell(LabelsMoved(at=epoch, distance=float((labels - self.start.labels)[free].abs().mean())))
 
     @staticmethod
     def _loss(x: Tensor, kind: Tensor, y: Tensor, state: _State) -> tuple[float, Tensor]:
@@ -238,7 +249,7 @@ class Loop:
 
     @staticmethod
     def _keep(state: _State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return state.weight, state.bias, state.labels, state.sample
+        return state.weight, state.bias, state.moving.labels, state.moving.weights
 
 
 def _write(path: Path | None, settings: Settings, fitted: Fitted, rounds: int) -> None:

@@ -11,6 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ class Source:
     limit:           at most this many problems of each split, short statements first; per_problem: programs of each.
     mixed_only:      keep problems with both passing and failing programs only.
     unverified:      keep problems whose tests are marked unverified.
+    min_tests:       keep problems with at least so many tests, where the file says how many there are.
+    since, until:    keep problems dated between these days, both included; what has no date is left out.
+    expected:        how many problems there should be: a price can be told where the files are not at hand.
     """
 
     name: str
@@ -42,6 +46,10 @@ class Source:
     per_problem: int | None = None
     mixed_only: bool = False
     unverified: bool = False
+    min_tests: int = 0
+    since: date | None = None
+    until: date | None = None
+    expected: int | None = None
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Source:
@@ -49,6 +57,9 @@ class Source:
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
         }
+        for key in ("since", "until"):
+            if not isinstance(values.get(key), date | None):
+                raise ConfigError(f"source {table.get('name', '?')!r}: {key} is no date", f"{key} = 2024-08-01")
         try:
             return cls(**values)
         except TypeError as error:
@@ -104,22 +115,14 @@ def load(
     loaded = Loaded()
     humaneval = read_jsonl(find(reference, folders)) if reference else []
     for source in sources:
-        path = find(source.problems, folders)
-        loaded.files[source.problems] = digest(path)
-        rows = {row["task_id"]: (row, own) for row, own in with_splits(read_jsonl(path))}
-        kept = {task_id for task_id, (_, own) in rows.items() if own in source.splits}
-        if "test" not in source.splits and humaneval:
-            repeats = near_duplicates((rows[task_id][0] for task_id in kept), humaneval)
-            loaded.left_out[f"{source.name}: problems that repeat one of HumanEval"] += len(repeats)
-            kept -= repeats.keys()
-        if not source.unverified:
-            kept = {task_id for task_id in kept if rows[task_id][0].get("quality") != "unverified"}
+        loaded.files[source.problems] = digest(find(source.problems, folders))
+        rows = problem_rows(source, folders, humaneval, loaded.left_out)
         pool: dict[str, list[Row]] = defaultdict(list)
         for name in source.pools:
             file = find(name, folders)
             loaded.files[name] = digest(file)
             for row in read_jsonl(file):
-                if row["task_id"] not in kept:
+                if row["task_id"] not in rows:
                     continue
                 if source.models and not any(part in row["model"] for part in source.models):
                     continue
@@ -132,6 +135,37 @@ def load(
             for row in pool[task_id][: source.per_problem]:
                 loaded.items.append(_item(source, rows[task_id][1], problem, row))
     return loaded
+
+
+def problem_rows(
+    source: Source, folders: Sequence[Path], humaneval: Sequence[Row], left_out: Counter[str]
+) -> dict[str, tuple[Row, str]]:
+    """task_id -> row and split of the problems that a source is about, before any program of them is looked at."""
+    every = {row["task_id"]: (row, own) for row, own in with_splits(read_jsonl(find(source.problems, folders)))}
+    rows = {task_id: kept for task_id, kept in every.items() if kept[1] in source.splits}
+    if source.since or source.until:
+        other = {task_id for task_id, (row, _) in rows.items() if not _dated(source, row)}
+        left_out[f"{source.name}: problems of other days"] += len(other)
+        rows = {task_id: kept for task_id, kept in rows.items() if task_id not in other}
+    if "test" not in source.splits and humaneval:
+        repeats = near_duplicates((row for row, _ in rows.values()), humaneval)
+        left_out[f"{source.name}: problems that repeat one of HumanEval"] += len(repeats)
+        rows = {task_id: kept for task_id, kept in rows.items() if task_id not in repeats}
+    return {task_id: kept for task_id, kept in rows.items() if _tested(source, kept[0])}
+
+
+def _tested(source: Source, row: Row) -> bool:
+    """Whether the problem's tests are good enough."""
+    enough = row.get("tests", {}).get("n", math.inf) >= source.min_tests
+    return enough and (source.unverified or row.get("quality") != "unverified")
+
+
+def _dated(source: Source, row: Row) -> bool:
+    try:
+        day = date.fromisoformat(str(row.get("date", ""))[:10])
+    except ValueError:
+        return False
+    return (source.since or day) <= day <= (source.until or day)
 
 
 def _limited(source: Source, pool: Mapping[str, Sequence[Row]], rows: Mapping[str, tuple[Row, str]]) -> list[str]:
@@ -200,10 +234,16 @@ def unique(items: Iterable[Item]) -> list[Item]:
 
 def find(name: str, folders: Sequence[Path]) -> Path:
     """The first `folder / name` that exists. Raises ProblemError naming all places looked at."""
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise ProblemError(f"no file {name} in {', '.join(map(str, folders))}", "give the folder of the data with --data")
+    found = locate(name, folders)
+    if found is None:
+        places = ", ".join(map(str, folders))
+        raise ProblemError(f"no file {name} in {places}", "give the folder of the data with --data")
+    return found
+
+
+def locate(name: str, folders: Sequence[Path]) -> Path | None:
+    """The first `folder / name` that exists."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def digest(path: Path) -> str:

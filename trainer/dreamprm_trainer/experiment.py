@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from dreamprm_trainer.correct import Fitted, Settings, fit
-from dreamprm_trainer.labels import Steps, blended, monte_carlo, shrunk, td
+from dreamprm_trainer.labels import Steps, start
 from dreamprm_trainer.tables import Bools, Floats
 
 Data = TypeVar("Data")
@@ -123,17 +123,6 @@ class Experiment(Generic[Data]):
             )
         print(table(summary(found, OURS, self.metrics), self.metrics))
         return 0
-
-
-def start(steps: Steps, how: str) -> Floats:
-    """Labels before any fitting: `mc`, `beta`, `blend SHARE` or `td TRACE` (both of the Beta posterior means)."""
-    kind, _, value = how.partition(" ")
-    if kind == "mc":
-        return monte_carlo(steps)
-    base = shrunk(steps)
-    if kind == "blend":
-        return blended(steps, base, float(value))
-    return td(steps, base, float(value)) if kind == "td" else base
 
 
 def fixed(how: str, settings: Settings) -> Method:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION, prm_input
 from dreamprm_cli.steps import SPLITTER_VERSION
+from dreamprm_cli.training import Progressed, StageStarted, Tell, silent
 from dreamprm_cli.types import Problem
 from dreamprm_trainer.data import Item
 from dreamprm_trainer.reading import DEFAULT, Reading
@@ -60,6 +60,14 @@ class Cache:
         with np.load(path) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
+    def keys(self, problem: Problem) -> set[str]:
+        """Programs of the problem that are cached."""
+        path = self.path(problem)
+        if not path.exists():
+            return set()
+        with np.load(path) as arrays:
+            return set(arrays.files)
+
     def write(self, problem: Problem, features: dict[str, Features]) -> None:
         path = self.path(problem)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,36 +97,40 @@ def widest(cache: Cache) -> Cache:
     return cache
 
 
-def extract(items: Sequence[Item], cache: Cache, minutes: float | None = None) -> bool:
+def extract(items: Sequence[Item], cache: Cache, minutes: float | None = None, tell: Tell = silent) -> bool:
     """Encode every program that the cache lacks. False when `minutes` were up before the end."""
     by_problem: dict[Path, list[Item]] = defaultdict(list)
     for item in cache.reading.cut(items):
         if item.steps:
             by_problem[cache.path(item.problem)].append(item)
+    todo = []
+    for group in by_problem.values():
+        known = cache.keys(group[0].problem)
+        missing = list({item.key: item for item in group if item.key not in known}.values())
+        if missing:
+            todo.append(missing)
+    if not todo:
+        return True
+    before = len(by_problem) - len(todo)
+    tell(StageStarted(stage="features", unit="problems", total=len(by_problem), done=before))
     started = time.monotonic()
     scorer: Any = None
     tokens = 0
-    for number, group in enumerate(by_problem.values(), 1):
-        problem = group[0].problem
-        known = cache.read(problem)
-        missing = list({item.key: item for item in group if item.key not in known}.values())
-        if not missing:
-            continue
+    for done, missing in enumerate(todo, 1):
         if minutes is not None and time.monotonic() - started >= minutes * 60:
             return False
-        if scorer is None:
-            scorer = open_scorer(cache)
+        scorer = scorer or open_scorer(cache)
+        problem = missing[0].problem
         session = scorer.start(problem)
         flat = [(index, step) for index, item in enumerate(missing) for step in item.steps]
         states = session.append_features(flat).reshape(len(flat), len(cache.layers), -1)
-        at = 0
+        made, at = cache.read(problem), 0
         for item in missing:
-            known[item.key] = states[at : at + len(item.steps)].astype(np.float16)
+            made[item.key] = states[at : at + len(item.steps)].astype(np.float16)
             at += len(item.steps)
-        cache.write(problem, known)
+        cache.write(problem, made)
         tokens += session.encoded_tokens
-        rate = tokens / (time.monotonic() - started)
-        print(f"{number}/{len(by_problem)} {problem.id}: {rate:.0f} tok/s", file=sys.stderr, flush=True)
+        tell(Progressed(done=before + done, tokens=tokens))
     return True
 
 

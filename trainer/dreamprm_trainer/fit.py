@@ -7,6 +7,7 @@ program's step logits). The first is what makes a reward a probability, the seco
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from dreamprm_cli.prm.head import Head
+from dreamprm_cli.training import Progressed, Tell, silent
 from dreamprm_trainer.tables import Floats, Table
 
 Steps = Literal["all", "last", "mean"]
@@ -37,20 +39,34 @@ class Settings:
     pairwise: float = 0.0
 
 
-def fit(table: Table, settings: Settings, cached: tuple[int, ...], weights: Floats | None = None) -> Head:
-    """The head that minimises the loss on `table`. weights: (P,) of programs, default 1."""
+def fit(
+    table: Table,
+    settings: Settings,
+    cached: tuple[int, ...],
+    weights: Floats | None = None,
+    start: Head | None = None,
+    tell: Tell = silent,
+) -> Head:
+    """The head that minimises the loss on `table`. weights: (P,) of programs, default 1.
+
+    start: a head of the same layers that the penalty pulls to, instead of zeros: little data change it little.
+    tell:  hears of the loss each time that it is computed.
+    """
     x = table.features(settings.layers, cached)
     mean: Floats = x.mean(0)
     scale: Floats = x.std(0) + np.float32(1e-3)
-    theta, bias = _minimise(
-        table, (x - mean) / scale, settings, np.ones(len(table.items), np.float32) if weights is None else weights
-    )
+    each = np.ones(len(table.items), np.float32) if weights is None else weights
+    centre = np.zeros(x.shape[1], np.float32) if start is None else start.weight * scale
+    level = 0.0 if start is None else start.bias + float(start.weight @ mean)
+    theta, bias = _minimise(table, (x - mean) / scale, settings, each, centre, level, tell)
     folded = theta / scale
     return Head(weight=folded.astype(np.float32), bias=float(bias - folded @ mean))
 
 
-def _minimise(table: Table, x: Floats, settings: Settings, weights: Floats) -> tuple[Floats, float]:
-    """Weights (F,) and bias for standardised features x (S, F), by L-BFGS."""
+def _minimise(
+    table: Table, x: Floats, settings: Settings, weights: Floats, centre: Floats, level: float, tell: Tell
+) -> tuple[Floats, float]:
+    """Weights (F,) and bias for standardised features x (S, F), by L-BFGS from `centre` and `level`."""
     count: Floats = np.bincount(table.program, minlength=len(table.items)).astype(np.float32)
     pooled = _pool(x, table, count)
     if settings.steps == "mean":
@@ -65,15 +81,18 @@ def _minimise(table: Table, x: Floats, settings: Settings, weights: Floats) -> t
     difference = torch.from_numpy(pooled[above] - pooled[below])
     pair_t = torch.from_numpy(pair_weight)
     ratio = settings.pairwise if len(above) else 0.0
-    theta = torch.zeros(x.shape[1], requires_grad=True)
-    bias = torch.zeros(1, requires_grad=True)
+    around = torch.from_numpy(centre)
+    theta = around.clone().requires_grad_()
+    bias = torch.full((1,), level, requires_grad=True)
     optimiser = torch.optim.LBFGS(
         [theta, bias], max_iter=200, history_size=20, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
     )
 
+    evaluations = itertools.count(1)
+
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        total = settings.l2 / 2 * theta.square().sum()
+        total = settings.l2 / 2 * (theta - around).square().sum()
         # A trace of the pointwise loss is always there: without it a purely pairwise head would have no bias.
         share = max(1 - ratio, 0.01)
         total = (
@@ -84,6 +103,7 @@ def _minimise(table: Table, x: Floats, settings: Settings, weights: Floats) -> t
         if ratio:
             total = total + ratio * (pair_t * F.softplus(-(difference @ theta))).sum()
         total.backward()  # type: ignore[no-untyped-call]
+        tell(Progressed(done=next(evaluations), loss=float(total.detach())))
         return total
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
@@ -123,10 +143,15 @@ def _pairs(table: Table, weights: Floats) -> tuple[NDArray[np.int64], NDArray[np
 
 def calibrate(head: Head, table: Table, cached: tuple[int, ...], layers: tuple[int, ...]) -> Head:
     """The head with the temperature and offset that make its step rewards likeliest on `table` (Platt scaling)."""
-    logits = torch.from_numpy(head.logits(table.features(layers, cached)))
-    target = torch.from_numpy(table.target).double()
     count = np.bincount(table.program, minlength=len(table.items))
-    weight = torch.from_numpy(1 / count[table.program])
+    scores = head.logits(table.features(layers, cached))
+    temperature, offset = platt(scores, table.target, 1 / count[table.program])
+    return Head(weight=head.weight, bias=head.bias, temperature=temperature, offset=offset)
+
+
+def platt(scores: NDArray[np.float64], labels: Floats, weights: NDArray[np.float64]) -> tuple[float, float]:
+    """(temperature, offset): sigmoid(scores / temperature + offset) is likeliest for labels (N,) in [0, 1]."""
+    logits, target, weight = torch.from_numpy(scores), torch.from_numpy(labels).double(), torch.from_numpy(weights)
     slope = torch.ones(1, dtype=torch.float64, requires_grad=True)
     offset = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([slope, offset], max_iter=100, line_search_fn="strong_wolfe")
@@ -140,4 +165,4 @@ def calibrate(head: Head, table: Table, cached: tuple[int, ...], layers: tuple[i
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     steepness = max(float(slope.detach()), 1e-3)  # a head that ranks backwards must not be turned round in secret
-    return Head(weight=head.weight, bias=head.bias, temperature=1 / steepness, offset=float(offset.detach()))
+    return 1 / steepness, float(offset.detach())

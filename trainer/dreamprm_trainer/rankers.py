@@ -9,8 +9,9 @@ from pathlib import Path
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.models import Report
-from dreamprm_cli.prm.checkpoint import Checkpoint, check_backbone, load, resolve
+from dreamprm_cli.prm.checkpoint import Checkpoint, backbone_of, check_backbone, load, resolve
 from dreamprm_cli.prm.source import BackboneSource, locate_backbone
+from dreamprm_cli.training import Tell, silent
 from dreamprm_trainer.data import Item, unique
 from dreamprm_trainer.features import Cache, extract, widest
 from dreamprm_trainer.reading import Reading
@@ -63,13 +64,13 @@ def open_rankers(
     rankers = []
     for name, folder in folders.items():
         checkpoint = load(folder)
-        source = locate_backbone(checkpoint.backbone, report=report)
+        source = locate_backbone(backbone_of(checkpoint, folder), report=report)
         check_backbone(checkpoint, source)
         rankers.append(Ranker(name, folder, checkpoint, source))
     return rankers
 
 
-def score(rankers: Sequence[Ranker], items: Sequence[Item], folder: Path) -> dict[str, Rewards]:
+def score(rankers: Sequence[Ranker], items: Sequence[Item], folder: Path, tell: Tell = silent) -> dict[str, Rewards]:
     """Step rewards by ranker, along `items`. folder: of the feature cache; what is in it is not encoded again."""
     if not rankers:
         return {}
@@ -81,8 +82,9 @@ def score(rankers: Sequence[Ranker], items: Sequence[Item], folder: Path) -> dic
     found: dict[str, Rewards] = {}
     for (sha256, reading), members in shared.items():
         layers = sorted({layer for ranker in members for layer in ranker.checkpoint.layers})
-        cache = widest(Cache(folder, members[0].checkpoint.backbone, sha256, tuple(layers), reading))
-        extract(items, cache)
+        backbone = backbone_of(members[0].checkpoint, members[0].folder)
+        cache = widest(Cache(folder, backbone, sha256, tuple(layers), reading))
+        extract(items, cache, None, tell)
         table = build(unique(items), cache)
         for ranker in members:
             own = ranker.checkpoint

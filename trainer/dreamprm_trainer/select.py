@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,8 +10,10 @@ from typing import Any, cast
 import numpy as np
 
 from dreamprm_cli.aggregate import aggregate
+from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
-from dreamprm_trainer.evaluate import Pool, baseline_scores, within_aucs
+from dreamprm_cli.training import Progressed, StageStarted, Tell, silent
+from dreamprm_trainer.evaluate import Pool, baseline_columns, pools_of, within_aucs
 from dreamprm_trainer.fit import Settings, Steps, fit
 from dreamprm_trainer.recipe import Grid, Recipe
 from dreamprm_trainer.tables import Floats, Table, subset
@@ -40,34 +40,21 @@ def rewards(head: Head, table: Table, layers: Sequence[int], cached: Sequence[in
     return result
 
 
-def pools(table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool) -> list[Pool]:
-    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines.
-
-    Mean log-probability is left out where it is not known of every program.
-    """
-    known = all(not math.isnan(item.mean_logprob) for item in table.items)
-    members: dict[str, list[int]] = {}
-    for index, item in enumerate(table.items):
-        members.setdefault(item.problem.id, []).append(index)
-    made = []
-    for problem, indices in members.items():
-        scores: dict[str, list[float]] = {}
-        for number, how in enumerate(aggregations):
-            scores["prm" if number == 0 else f"prm, {how}"] = [aggregate(steps[index], how) for index in indices]
-        if baselines:
-            for index in indices:
-                for name, value in baseline_scores(table.items[index]).items():
-                    if known or name != "logprob":
-                        scores.setdefault(name, []).append(value)
-        passed = tuple(table.items[index].passed for index in indices)
-        made.append(Pool(problem, passed, {name: tuple(values) for name, values in scores.items()}))
-    return made
+def pools(
+    table: Table, steps: Sequence[Sequence[float]], aggregations: Sequence[str], baselines: bool = False
+) -> list[Pool]:
+    """A pool for each problem: the reward under each aggregation (the first is called `prm`), and the baselines."""
+    scores = {
+        "prm" if number == 0 else f"prm, {how}": [aggregate(rewards, how) for rewards in steps]
+        for number, how in enumerate(aggregations)
+    }
+    return pools_of(table.items, scores | (baseline_columns(table.items) if baselines else {}))
 
 
-def within(head: Head, table: Table, settings: Settings, recipe: Recipe) -> float:
+def within(head: Head, table: Table, layers: Sequence[int], recipe: Recipe) -> float:
     """Mean AUC within problems; NaN where no problem has both outcomes."""
-    steps = rewards(head, table, settings.layers, recipe.layers)
-    values = within_aucs(pools(table, steps, [recipe.aggregation], baselines=False), "prm")
+    steps = rewards(head, table, layers, recipe.layers)
+    values = within_aucs(pools(table, steps, [recipe.aggregation]), "prm")
     return float(values.mean()) if len(values) else float("nan")
 
 
@@ -86,10 +73,13 @@ def settings_of(grid: Grid) -> Iterator[Settings]:
         yield Settings(layers, l2, cast(Steps, steps), pairwise)
 
 
-def cross_fit(train: Table, drawn: Table, recipe: Recipe, folds: int = 5) -> list[list[float]]:
+def cross_fit(
+    train: Table, drawn: Table, recipe: Recipe, start: Head | None = None, folds: int = 5
+) -> list[list[float]]:
     """Step rewards of `drawn` (programs of training problems) by heads that were fitted without their problem.
 
-    A problem is in one fold with all its programs, whatever source they are from. Not calibrated.
+    A problem is in one fold with all its programs, whatever source they are from. Not calibrated. start: as in `fit`;
+    it must not have seen the problems.
     """
     problems = sorted({item.problem.id for item in drawn.items})
     order = np.random.default_rng(0).permutation(len(problems))
@@ -97,7 +87,7 @@ def cross_fit(train: Table, drawn: Table, recipe: Recipe, folds: int = 5) -> lis
     result: list[list[float]] = [[] for _ in drawn.items]
     for fold in range(folds):
         kept = subset(train, [n for n, item in enumerate(train.items) if fold_of.get(item.problem.id) != fold])
-        head = fit(kept, recipe.settings, recipe.layers, weights_of(kept, recipe.weights))
+        head = fit(kept, recipe.settings, recipe.layers, weights_of(kept, recipe.weights), start)
         members = [n for n, item in enumerate(drawn.items) if fold_of[item.problem.id] == fold]
         scored = rewards(head, subset(drawn, members), recipe.settings.layers, recipe.layers)
         for number, steps in zip(members, scored, strict=True):
@@ -105,20 +95,24 @@ def cross_fit(train: Table, drawn: Table, recipe: Recipe, folds: int = 5) -> lis
     return result
 
 
-def search(split: Split, recipe: Recipe) -> list[dict[str, Any]]:
+def search(split: Split, recipe: Recipe, tell: Tell = silent) -> list[dict[str, Any]]:
     """AUC within validation problems of each setting, by source: mean and sd over refits on resampled problems.
 
     Best first, by the mean over sources.
     """
+    grid = recipe.grid
+    if grid is None:
+        raise ConfigError(f"{recipe.path} has no [search]", "say there which layers, l2, steps and pairwise to try")
     found: dict[Settings, list[dict[str, float]]] = {}
-    for seed in range(recipe.grid.seeds):
+    tell(StageStarted(stage="search", unit="draws", total=grid.seeds))
+    for seed in range(grid.seeds):
         drawn = resampled(split.train, seed)
         weights = weights_of(drawn, recipe.weights)
-        for settings in settings_of(recipe.grid):
+        for settings in settings_of(grid):
             head = fit(drawn, settings, recipe.layers, weights)
-            row = {name: within(head, table, settings, recipe) for name, table in split.held_out.items()}
+            row = {name: within(head, table, settings.layers, recipe) for name, table in split.held_out.items()}
             found.setdefault(settings, []).append(row)
-        print(f"search: draw {seed + 1} of {recipe.grid.seeds}", file=sys.stderr, flush=True)
+        tell(Progressed(done=seed + 1))
     rows = []
     for settings, draws in found.items():
         by_source = {name: [row[name] for row in draws] for name in split.held_out}
@@ -139,8 +133,10 @@ def search(split: Split, recipe: Recipe) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -float(row["auc_within"]))
 
 
-def ablations(split: Split, recipe: Recipe, others: Table | None = None) -> dict[str, dict[str, Any]]:
-    """AUC within validation problems when each training source is left out, alone, or added (`others`)."""
+def ablations(
+    split: Split, recipe: Recipe, start: Head | None = None, tell: Tell = silent, seeds: int = 3
+) -> dict[str, dict[str, Any]]:
+    """AUC within validation problems when each training source is left out, or alone, over refits on `seeds` draws."""
     sources = list(dict.fromkeys(item.source for item in split.train.items))
     trials: dict[str, Table] = {"all": split.train}
     for source in sources:
@@ -150,12 +146,14 @@ def ablations(split: Split, recipe: Recipe, others: Table | None = None) -> dict
         if rest:
             trials[f"without {source}"] = subset(split.train, rest)
     result = {}
-    for name, table in trials.items():
+    tell(StageStarted(stage="sources left out", unit="refits", total=len(trials) * seeds))
+    for number, (name, table) in enumerate(trials.items()):
         draws = []
-        for seed in range(recipe.grid.seeds):
+        for seed in range(seeds):
             drawn = resampled(table, seed)
-            head = fit(drawn, recipe.settings, recipe.layers, weights_of(drawn, recipe.weights))
-            draws.append({key: within(head, held, recipe.settings, recipe) for key, held in split.held_out.items()})
+            head = fit(drawn, recipe.settings, recipe.layers, weights_of(drawn, recipe.weights), start)
+            tell(Progressed(done=number * seeds + seed + 1))
+            draws.append({key: within(head, held, recipe.fit.layers, recipe) for key, held in split.held_out.items()})
         overall = [float(np.nanmean(list(row.values()))) for row in draws]
         result[name] = {
             "programs": len(table.items),

@@ -5,71 +5,99 @@ forward and backward, and one forward without a graph: labels' products are a on
 the logits of the training forward. In units of a forward, with a meta batch a quarter the size: full fine-tuning 3 ->
 4.75 (1.58x), LoRA 2 -> 3.5 (1.75x). Of the memory, the meta batch's activations come when those of the training batch
 are gone, and the copies (old parameters, D) are of trainable parameters only.
+
+What a batch is, how many forwards it takes and on how many machines, is the caller's: this module sees a function that
+adds a loss's gradient to the parameters.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from dreamprm_trainer.hypergradient import label_gradients, step_size, training_loss
+from dreamprm_trainer.hypergradient import step_size
 from dreamprm_trainer.inner import adam_diagonal
 
-Forward = Callable[[], Tensor]  # logits of a batch under the module's present parameters
+Backward = Callable[[], Tensor]  # adds the gradient of a loss to the parameters; logits (N,), or the loss for meta
+Forward = Callable[[], Tensor]  # logits (N,) under the module's present parameters
 
 
-def plain_step(train: Forward, labels: Tensor, weights: Tensor, optimiser: torch.optim.Optimizer) -> Tensor:
-    """One step on the training loss; the logits (N,) before it."""
-    optimiser.zero_grad(set_to_none=True)
-    logits = train()
-    training_loss(logits, labels, weights).backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return logits.detach()
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """logits: (N,) before the step; along: (N,) <D v, grad z_i> (see `hypergradient.py`); loss: of meta, after it."""
+
+    logits: Tensor
+    along: Tensor
+    loss: float
+
+
+def plain_step(train: Backward, optimiser: torch.optim.Optimizer, clip: float = math.inf) -> Tensor:
+    """One step on the training loss, gradients of norm `clip` at most; the logits (N,) before it."""
+    return _step(train, optimiser, clip)[0]
 
 
 def correct_step(
-    train: Forward,
-    meta: Callable[[], Tensor],
-    labels: Tensor,
-    weights: Tensor,
+    train: Backward,
+    again: Forward,
+    meta: Backward,
     optimiser: torch.optim.AdamW | torch.optim.SGD,
-) -> tuple[Tensor, Tensor, float]:
-    """The same step, then dL/dy and dL/dw (N,) of the meta loss after it, and that loss.
+    clip: float = math.inf,
+    relative: float = 3e-4,
+) -> Told:
+    """The same step, and the products of the training logits with the meta loss's gradient after it.
 
-    train gives logits, meta a scalar loss; both must be deterministic (dropout off). The trainable parameters, which
-    should be fp32, end where `plain_step` would have left them. SGD without momentum.
+    train, again: the same batch; all three must be deterministic (dropout off). The trainable parameters, which should
+    be fp32, end where `plain_step` would have left them. SGD without momentum. What clipping multiplies a gradient by
+    is taken as a constant. relative: of the difference, see `hypergradient.step_size`.
     """
     parameters = _trainable(optimiser)
     before = [parameter.detach().clone() for parameter in parameters]
-    logits = plain_step(train, labels, weights, optimiser)
+    logits, shortened = _step(train, optimiser, clip)
     directions = _diagonal(optimiser)
     optimiser.zero_grad(set_to_none=True)
     loss = meta()
-    loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for direction, parameter in zip(directions, parameters, strict=True):
             direction.mul_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
     optimiser.zero_grad(set_to_none=True)
-    along = _difference(train, parameters, before, directions, logits)
-    for_labels, for_weights = label_gradients(logits, labels, weights, along)
-    return for_labels, for_weights, float(loss.detach())
+    along = _difference(again, parameters, before, directions, logits, relative)
+    return Told(logits, along * shortened, float(loss.detach()))
+
+
+def _step(train: Backward, optimiser: torch.optim.Optimizer, clip: float) -> tuple[Tensor, float]:
+    """(logits before the step, what the gradient was multiplied by)."""
+    optimiser.zero_grad(set_to_none=True)
+    logits = train().detach()
+    shortened = 1.0
+    if clip < math.inf:
+        norm = float(nn.utils.clip_grad_norm_(_trainable(optimiser), clip))
+        shortened = min(1.0, clip / (norm + 1e-6))
+    optimiser.step()
+    return logits, shortened
 
 
 @torch.no_grad()
 def _difference(
-    train: Forward, parameters: list[nn.Parameter], before: list[Tensor], directions: list[Tensor], at: Tensor
+    again: Forward,
+    parameters: list[nn.Parameter],
+    before: list[Tensor],
+    directions: list[Tensor],
+    at: Tensor,
+    relative: float,
 ) -> Tensor:
     """(N,) products with the logits' gradients at `before`. `before` is used up; the parameters keep their values."""
-    step = step_size(dict(enumerate(before)), dict(enumerate(directions)))  # type: ignore[arg-type]
+    step = step_size(dict(enumerate(before)), dict(enumerate(directions)), relative)  # type: ignore[arg-type]
     if step == 0:
         return torch.zeros_like(at)
     for old, direction, parameter in zip(before, directions, parameters, strict=True):
         old.add_(direction, alpha=step)
         parameter.data, old.data = old.data, parameter.data
     try:
-        return (train().detach() - at) / step
+        return (again().detach() - at) / step
     finally:
         for old, parameter in zip(before, parameters, strict=True):
             parameter.data, old.data = old.data, parameter.data
