@@ -57,37 +57,42 @@ class Continuer(Protocol):
 
 
 class Batched:
-    """Many beginnings in one batch of the bf16 decoder. Raises what `open_decoder` raises."""
+    """Many beginnings in one batch of the decoder, which is loaded when there is something to write. `run` raises what
+    `open_decoder` raises."""
 
     def __init__(self, model: str, rows: int = 96, length: int = 2048) -> None:
-        from dreamprm_trainer.decoder import open_decoder
-
         self.model = model
-        self._decoder: Decoder
-        self._decoder, self._tokenizer = open_decoder(model, rows, length)
+        self._size = rows, length
+        self._opened: tuple[Decoder, Any] | None = None
 
     def run(self, beginnings: Callable[[], Beginning | None]) -> Iterator[Written]:
-        from dreamprm_trainer.decoder import Request
+        first = beginnings()
+        if first is None:
+            return
+        from dreamprm_trainer.decoder import Request, open_decoder
 
+        self._opened = self._opened or open_decoder(self.model, *self._size)
+        decoder, tokenizer = self._opened
         asked: dict[str, Beginning] = {}
+        ahead = [first]
 
         def request() -> Request | None:
-            beginning = beginnings()
+            beginning = ahead.pop() if ahead else beginnings()
             if beginning is None:
                 return None
             asked[beginning.key] = beginning
             text = chat(cof_prompt(beginning.problem)) + beginning.text
-            tokens = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
             return Request(beginning.key, tokens, beginning.indices, beginning.sampling)
 
-        for made in self._decoder.run(request):
-            text = self._tokenizer.decode(list(made.tokens), skip_special_tokens=False)
+        for made in decoder.run(request):
+            text = tokenizer.decode(list(made.tokens), skip_special_tokens=False)
             code = program(asked[made.key].text + text, prefilled=True)
             drawn = len(made.tokens) + (made.finish_reason == "stop")
             yield Written(made.key, made.index, made.seed, code, drawn, made.logprob, made.finish_reason)
 
     def close(self) -> None:
-        pass
+        self._opened = None
 
 
 @dataclass(slots=True)

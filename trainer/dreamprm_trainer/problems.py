@@ -74,12 +74,20 @@ def choose(
         problem_of(row)
         for row, own in with_splits(rows)
         if split in ("all", own)
-        and row.get("tests", {}).get("n", math.inf) >= min_tests
+        and _test_count(row) >= min_tests
         and all(_meets(row, condition) for condition in where)
     ]
     if shortest:
         kept.sort(key=lambda problem: len(problem.statement))
     return kept[:limit]
+
+
+def _test_count(row: Row) -> float:
+    """Infinite where the format does not say."""
+    tests = row.get("tests")
+    if isinstance(tests, list):
+        return len(tests)
+    return float(tests.get("n", math.inf)) if isinstance(tests, dict) else math.inf
 
 
 def _meets(row: Row, condition: str) -> bool:
