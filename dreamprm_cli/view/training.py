@@ -236,9 +236,8 @@ def news(state: TrainingState, event: tr.TrainingEvent) -> str | None:
         case tr.TrainingStarted():
             return f"{state.title}, {model_name(state.backbone)}"
         case tr.StageStarted():
-            return f"{state.stage}: {state.total:,} {state.unit}" + (
-                f", {state.done:,} are there" if state.done else ""
-            )
+            there = f", {state.done:,} are there" if state.done else ""
+            return f"{state.stage}: {state.total:,} {state.unit}{there}" if state.total else state.stage
         case tr.Progressed() | tr.Validated():
             named = (("loss", state.loss), ("validation", state.validation), ("labels moved", state.moved))
             losses = [f"{name} {short(curve[-1][1])}" for name, curve in named if curve]
