@@ -169,6 +169,15 @@ def test_a_stage_of_unknown_size_is_only_named() -> None:
     ]  # fmt: skip
 
 
+def test_evaluations_of_unknown_number_are_not_all_told() -> None:
+    stage = tr.StageStarted(stage="fit", unit="evaluations", total=0)
+    after = tr.StageStarted(stage="refits", unit="refits", total=1)
+    losses = [tr.Progressed(done=k, loss=1 / k) for k in range(1, 21)]
+    assert piped([stage, *losses, after, tr.Progressed(done=1)], 0.1) == [
+        " 0:00  fit", " 0:00  fit  loss 1.000", " 0:02  refits: 1 refits", " 0:02  refits  1 of 1 refits  0:00 left",
+    ]  # fmt: skip
+
+
 def test_quiet_says_nothing() -> None:
     assert piped([STARTED, *epochs(1, 3)], 9.0, quiet=True) == []
 
