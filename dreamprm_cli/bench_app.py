@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dreamprm_cli.config import Settings
-    from dreamprm_trainer.label import Progress
 
     Render = Callable[[dict[str, Any], int], RenderableType]
-
-_TOLD_EVERY_S = 5.0
 
 
 def bench(
@@ -58,15 +55,16 @@ def bench(
         raise ConfigError("--problems is missing", "name the set that the programs were written for")
     if policy is not None and out is None:
         raise ConfigError("--policy needs --out FOLDER", "what is sampled is kept there, and goes on after a kill")
-    models = settings.prm != "none" or rivals or policy
-    _require("numpy", *(("torch", "safetensors") if models else ()), *(("matplotlib",) if out else ()))
+    models = policy or (not adherence and (settings.prm != "none" or rivals))
+    pictures = out is not None and not adherence
+    _require("numpy", *(("torch", "safetensors") if models else ()), *(("matplotlib",) if pictures else ()))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     written = 0
     if samples is None:
         assert problems is not None
         assert out is not None
-        samples, written = _sample(problems, settings, out)
+        samples, written = _sample(problems, settings, out, quiet=json_)
     if adherence:
         result, render = _forms(samples)
     else:
@@ -138,47 +136,30 @@ def _save(result: Mapping[str, Any], out: Path) -> list[Path]:
     return save(result, out)
 
 
-def _sample(problems: Path, settings: Settings, out: Path) -> tuple[Path, int]:
+def _sample(problems: Path, settings: Settings, out: Path, *, quiet: bool) -> tuple[Path, int]:
     """The pool that the policy writes into the folder, and how many tokens of it were written now."""
     from dreamprm_cli.config import guard_key
     from dreamprm_cli.policy import Sampling
     from dreamprm_cli.policy.open import resolve_policy_spec
     from dreamprm_cli.problem import load_problem_set
+    from dreamprm_cli.view.training import TrainingView
     from dreamprm_trainer.continuation import open_continuer
-    from dreamprm_trainer.label import sample_programs, write_rows
+    from dreamprm_trainer.journal import write_rows
+    from dreamprm_trainer.label import sample_programs
 
     targets = load_problem_set(problems)
     resolve_policy_spec(settings.policy)  # a wrong name fails before anything is loaded
     guard_key(settings)
-    say, tokens = _Teller(), 0
-
-    def tell(news: Progress) -> None:
-        nonlocal tokens
-        tokens = news.tokens
-        left = f", {news.left_s / 60:.0f} min left" if news.left_s else ""
-        say(f"sampled {news.done} of {news.total} programs{left}")
-
     continuer = open_continuer(
         settings.policy, "stream", base_url=settings.base_url, reasoning_effort=settings.reasoning_effort,
         price=settings.price, device=settings.device,
     )  # fmt: skip
     try:
         sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
-        rows = sample_programs(targets, continuer, settings.n, sampling, out, tell)
+        with TrainingView(stderr(), title="bench", quiet=quiet) as view:
+            rows = sample_programs(targets, continuer, settings.n, sampling, out, view.update)
     finally:
         continuer.close()
     pool = out / "samples.jsonl"
     write_rows([row for row in rows if row["model"] == settings.policy and row["sample"] < settings.n], pool)
-    return pool, tokens
-
-
-class _Teller:
-    """Progress as lines on standard error, one every few seconds."""
-
-    def __init__(self) -> None:
-        self._console, self._told = stderr(), 0.0
-
-    def __call__(self, line: str) -> None:
-        if time.monotonic() - self._told >= _TOLD_EVERY_S:
-            self._told = time.monotonic()
-            self._console.print(line, markup=False, highlight=False)
+    return pool, view.state.tokens

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dreamprm_cli.errors import ConfigError, ProblemError, SandboxUnavailable
 from dreamprm_cli.output import print_json, stderr
-
-if TYPE_CHECKING:
-    from dreamprm_trainer.label import Progress
-
-_TOLD_EVERY_S = 5.0
 
 
 def label(
@@ -60,91 +56,64 @@ def label(
     try:
         from dreamprm_sandbox import Limits, Sandbox
         from dreamprm_trainer import label as stage
-        from dreamprm_trainer.continuation import open_continuer
+        from dreamprm_trainer.continuation import Continuer, open_continuer
+        from dreamprm_trainer.journal import write_rows
         from dreamprm_trainer.judge import Judge
         from dreamprm_trainer.problems import choose, read_jsonl
         from dreamprm_trainer.rollouts import Plan
     except ImportError as error:
         raise SandboxUnavailable(f"labelling needs {error.name}", "pip install 'dreamprm[all]'") from None
+    from dreamprm_cli.events import SCHEMA_VERSION
     from dreamprm_cli.policy import Sampling
+    from dreamprm_cli.view.training import TrainingView
 
     if engine not in ("batched", "stream"):
         raise ConfigError(f"no engine {engine!r}", "batched or stream")
-    table = read_jsonl(problems)
-    chosen = choose(table, split, min_tests, shortest, limit, where or ())
+    chosen = choose(read_jsonl(problems), split, min_tests, shortest, limit, where or ())
     if not chosen:
         raise ProblemError(f"{problems}: no problem of split {split!r} meets the conditions", "--split all takes all")
     known = {problem.id: problem for problem in chosen}
-    roller = rollout_policy or policy
-    options = {"rows": rows} if engine == "batched" else {}
-    sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
-    tell = _Teller()
+    programs = [row for row in read_jsonl(samples) if row["task_id"] in known] if samples else []
+    if samples and not programs:
+        raise ProblemError(f"{samples} has no program of the problems chosen", "check --problems and --split")
     started = time.monotonic()
     limits = Limits(time_limit_s=time_limit, memory_mb=memory_mb)
-    if samples is None:
-        continuer = open_continuer(policy, engine, **options)
-        programs = stage.sample_programs(chosen, continuer, n, sampling, out, tell)
-        if roller != policy:
-            continuer.close()
-    else:
-        programs = [row for row in read_jsonl(samples) if row["task_id"] in known]
-    if not programs:
-        raise ProblemError(f"{samples} has no program of the problems chosen", "check --problems and --split")
-    with (
-        Sandbox(workers, limits=limits) as box,
-        Judge(known, out / "verdicts.jsonl", box.run, workers, limits) as judge,
-    ):
-        graded = stage.grade_programs(programs, judge, tell)
+    opened: dict[str, Continuer] = {}
+
+    def close() -> None:
+        while opened:
+            opened.popitem()[1].close()
+
+    def writer(model: str) -> Continuer:
+        """One at a time: two models would not fit into a laptop's memory."""
+        if model not in opened:
+            close()
+            opened[model] = open_continuer(model, engine, **({"rows": rows} if engine == "batched" else {}))
+        return opened[model]
+
+    with TrainingView(stderr(), title=f"label · {problems.name}", quiet=json_) as view, ExitStack() as stack:
+        stack.callback(close)
+        if not programs:
+            sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
+            programs = stage.sample_programs(chosen, writer(policy), n, sampling, out, view.update)
+        box = stack.enter_context(Sandbox(workers, limits=limits))
+        judge = stack.enter_context(Judge(known, out / "verdicts.jsonl", box.run, workers, limits))
+        graded = stage.grade_programs(programs, judge, view.update)
         if first == 0:
-            graded = [stage.counted(row, known[row["task_id"]], {}) for row in graded]
+            counted = [stage.counted(row, known[row["task_id"]], {}) for row in graded]
         else:
-            if samples is not None or roller != policy:
-                continuer = open_continuer(roller, engine, **options)
             plan = Plan(first, more, max(first, most), spread)
             drawing = Sampling(temperature=rollout_temperature, max_tokens=max_tokens, seed=seed)
-            graded = stage.roll_out_programs(graded, known, continuer, judge, plan, drawing, out, tell, minutes)
+            roller = writer(rollout_policy or policy)
+            counted = stage.roll_out_programs(graded, known, roller, judge, plan, drawing, out, view.update, minutes)
         ran = judge.ran
-    tell.end()
-    labelled = [stage.step_data(row, known[row["task_id"]]) for row in graded]
+    labelled = [stage.step_data(row, known[row["task_id"]]) for row in counted]
     if not prompts:
         labelled = [{key: value for key, value in row.items() if key != "prompt"} for row in labelled]
     for name in ("labels.jsonl", "labels.parquet"):
-        stage.write_rows(labelled, out / name)
+        write_rows(labelled, out / name)
     totals = stage.totals(labelled) | {"tests_run": ran, "seconds": round(time.monotonic() - started, 1)}
     if json_:
-        print_json({"schema_version": 1, "out": str(out), **totals})
+        print_json({"schema_version": SCHEMA_VERSION, "out": str(out), **totals})
     else:
-        shown = ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in totals.items() if value is not None)
-        typer.echo(f"{out}: {shown}")
-
-
-class _Teller:
-    """Progress as lines on standard error, one every few seconds."""
-
-    def __init__(self) -> None:
-        self._console, self._told, self._last = stderr(), 0.0, ""
-
-    def __call__(self, progress: Progress) -> None:
-        self._last = self._line(progress)
-        now = time.monotonic()
-        if now - self._told >= _TOLD_EVERY_S or progress.done == progress.total:
-            self._told = now
-            self._print()
-
-    def end(self) -> None:
-        self._print()
-
-    def _print(self) -> None:
-        if self._last:
-            self._console.print(self._last, markup=False, highlight=False)
-            self._last = ""
-
-    @staticmethod
-    def _line(progress: Progress) -> str:
-        what = {"sample": "programs sampled", "grade": "programs graded", "roll out": "prefixes rolled out"}
-        parts = [f"{progress.done}/{progress.total} {what[progress.stage]}"]
-        if progress.tokens and progress.seconds:
-            parts.append(f"{progress.tokens / progress.seconds:.0f} tokens/s")
-        if progress.left_s:
-            parts.append(f"{progress.left_s / 60:.0f} min left")
-        return ", ".join(parts)
+        typer.echo(f"{out}: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in totals.items()))

@@ -51,6 +51,7 @@ def test_the_folder_describes_a_token_classifier_of_as_many_layers_as_are_read(f
         ({"template_version": 99}, "input template 99"),
         ({"splitter_version": 99}, "splitter 99"),
         ({"aggregation": "median"}, "unknown aggregation"),
+        ({"unit": "token"}, "steps that are a 'token'"),
         ({"layers": [2]}, "a head of 16 weights for 1 layers"),
         ({"layers": []}, "layers"),
         ({"layers": "x"}, "garbles"),

@@ -8,8 +8,9 @@ from dreamprm_cli.policy import Sampling
 from dreamprm_cli.policy.scripted import ScriptedPolicy
 from dreamprm_cli.types import Problem, Tests
 from dreamprm_trainer.continuation import Streamed
+from dreamprm_trainer.journal import write_rows
 from dreamprm_trainer.judge import Judge
-from dreamprm_trainer.label import grade_programs, roll_out_programs, sample_programs, step_data, write_rows
+from dreamprm_trainer.label import grade_programs, roll_out_programs, sample_programs, step_data
 from dreamprm_trainer.rollouts import Plan
 
 PROGRAM = (

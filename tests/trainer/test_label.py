@@ -13,8 +13,10 @@ import pytest
 from scripted_labels import PROBLEM, PROGRAM, Judging, policy
 
 from dreamprm_cli.policy import Sampling
+from dreamprm_cli.training import Progressed, StageStarted
 from dreamprm_cli.types import Problem
 from dreamprm_trainer.continuation import Streamed
+from dreamprm_trainer.journal import write_rows
 from dreamprm_trainer.label import (
     counted,
     grade_programs,
@@ -23,7 +25,6 @@ from dreamprm_trainer.label import (
     sample_programs,
     step_data,
     totals,
-    write_rows,
 )
 from dreamprm_trainer.rollouts import Plan
 
@@ -72,8 +73,12 @@ def test_all_stages_in_one_folder(tmp_path):
         graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(4, 2, 4), Sampling(), tmp_path, told.append
     )
     assert [row["mc_total"] for row in rows] == [[4, 4, 0]] * 2  # alike, so they share eight rollouts
-    assert {stage.stage for stage in told} == {"sample", "grade", "roll out"}
-    assert told[-1].done == told[-1].total == 2
+    stages = [event for event in told if isinstance(event, StageStarted)]
+    assert [(event.stage, event.total, event.done) for event in stages] == [
+        ("sample", 2, 0), ("sample", 2, 2), ("grade", 2, 0), ("roll out", 2, 0),
+    ]  # fmt: skip
+    assert told[-1] == Progressed(done=2, tokens=told[-1].tokens)
+    assert told[-1].tokens > 0
     later = roll_out_programs(
         graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(4, 2, 4), Sampling(), tmp_path, told.append, minutes=0
     )

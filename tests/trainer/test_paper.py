@@ -20,12 +20,12 @@ from dreamprm_trainer.continuation import Streamed  # noqa: E402
 from dreamprm_trainer.counts import count  # noqa: E402
 from dreamprm_trainer.data import problem_rows  # noqa: E402
 from dreamprm_trainer.fitting import fit  # noqa: E402
+from dreamprm_trainer.journal import write_rows  # noqa: E402
 from dreamprm_trainer.label import (  # noqa: E402
     grade_programs,
     roll_out_programs,
     sample_programs,
     step_data,
-    write_rows,
 )
 from dreamprm_trainer.price import price  # noqa: E402
 from dreamprm_trainer.problems import problem_of  # noqa: E402

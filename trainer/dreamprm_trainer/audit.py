@@ -16,7 +16,7 @@ import numpy as np
 from dreamprm_cli.errors import ProblemError
 from dreamprm_cli.prompts import prm_input
 from dreamprm_trainer.data import Item
-from dreamprm_trainer.label import write_rows
+from dreamprm_trainer.journal import write_rows
 from dreamprm_trainer.labels import WHOLE, Steps, steps_of_items
 from dreamprm_trainer.problems import Row, read_jsonl
 from dreamprm_trainer.tables import Floats

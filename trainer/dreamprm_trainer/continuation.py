@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.fence import FenceExtractor
 from dreamprm_cli.policy import Policy, Sampling, candidate_seed
 from dreamprm_cli.prompts import Prompt, cof_prompt
 from dreamprm_cli.types import FinishReason, Problem
-from dreamprm_trainer.decoder import Decoder, Request
+
+if TYPE_CHECKING:
+    from dreamprm_trainer.decoder import Decoder, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Batched:
         self._decoder, self._tokenizer = open_decoder(model, rows, length)
 
     def run(self, beginnings: Callable[[], Beginning | None]) -> Iterator[Written]:
+        from dreamprm_trainer.decoder import Request
+
         asked: dict[str, Beginning] = {}
 
         def request() -> Request | None:

@@ -1,10 +1,13 @@
-"""Append-only JSON Lines that survive `kill -9`: what is on a line is done and never done again."""
+"""Rows in files: append-only JSON Lines that survive `kill -9` (what is on a line is done and never done again), and
+whole files written at once."""
 
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -37,3 +40,17 @@ def append(journal: IO[bytes], row: Row) -> None:
     journal.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     journal.flush()
     os.fsync(journal.fileno())
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """JSON Lines or Parquet, by the name's ending; gzip (`.gz`) without a time stamp, so equal rows are equal files."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), scratch, compression="zstd")
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        scratch.write_bytes(gzip.compress(text, 9, mtime=0) if path.suffix == ".gz" else text)
+    scratch.replace(path)

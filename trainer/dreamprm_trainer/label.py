@@ -11,17 +11,14 @@ program's own outcome and no rollouts.
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dreamprm_cli.policy import Sampling
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.steps import split
+from dreamprm_cli.training import Progressed, StageStarted, Tell
 from dreamprm_cli.types import Problem
 from dreamprm_trainer.continuation import Continuer
 from dreamprm_trainer.journal import append, open_journal
@@ -33,25 +30,6 @@ from dreamprm_trainer.sample import draw
 _PUBLISHED = ("task_id", "model", "sample", "solution", "seed", "finish_reason", "tokens", "mean_logprob")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """stage: sample, grade or roll out; done of total (programs or prefixes); tokens written since the stage began;
-    seconds since then; `left_s` is None until a rate is known."""
-
-    stage: str
-    done: int
-    total: int
-    tokens: int
-    seconds: float
-
-    @property
-    def left_s(self) -> float | None:
-        return self.seconds / self.done * (self.total - self.done) if self.done else None
-
-
-Tell = Callable[[Progress], None]
-
-
 def sample_programs(
     problems: Sequence[Problem], continuer: Continuer, n: int, sampling: Sampling, folder: Path, tell: Tell
 ) -> list[Row]:
@@ -59,25 +37,26 @@ def sample_programs(
     journal, rows = open_journal(folder / "programs.jsonl")
     with journal:
         done = {(row["task_id"], row["sample"]) for row in rows if row["model"] == continuer.model}
-        clock, total = _Clock("sample", len(problems) * n - len(done)), 0
-        for number, row in enumerate(draw(problems, continuer, n, sampling, done), 1):
+        tokens = 0
+        tell(StageStarted(stage="sample", unit="programs", total=len(problems) * n, done=len(done)))
+        for row in draw(problems, continuer, n, sampling, done):
             append(journal, row)
             rows.append(row)
-            total += row["tokens"]
-            tell(clock.at(number, total))
+            tokens += row["tokens"]
+            tell(Progressed(done=len(rows), tokens=tokens))
     return rows
 
 
 def grade_programs(programs: Sequence[Row], judge: Judge, tell: Tell) -> list[Row]:
     """The rows with `passed`, `status`, `tests_passed`, `tests_total`; passed is None where tests cannot be run."""
     asked = [judge.ask(row["task_id"], row["solution"]) for row in programs]
-    clock = _Clock("grade", len(asked))
+    tell(StageStarted(stage="grade", unit="programs", total=len(asked)))
     graded = []
     for number, (row, future) in enumerate(zip(programs, asked, strict=True), 1):
         found = future.result()
         kept = {key: row[key] for key in _PUBLISHED if key in row}
         graded.append(kept | {key: found[key] for key in ("passed", "status", "tests_passed", "tests_total")})
-        tell(clock.at(number))
+        tell(Progressed(done=number))
     return graded
 
 
@@ -114,12 +93,15 @@ def roll_out_programs(
     prefixes = sorted(wanted.values(), key=lambda prefix: prefix.key not in begun)
     tallies: dict[str, Tally] = {}
     with journal:
-        clock, tokens = _Clock("roll out", len(wanted)), 0
-        ahead = (one for one in prefixes if one.key in begun or minutes is None or clock.seconds < minutes * 60)
+        began, tokens = time.monotonic(), 0
+        tell(StageStarted(stage="roll out", unit="prefixes", total=len(wanted)))
+        ahead = (
+            one for one in prefixes if one.key in begun or minutes is None or time.monotonic() - began < minutes * 60
+        )
         for tally in roll_out(ahead, continuer, judge, plan, sampling, journal, known):
             tallies[tally.prefix.key] = tally
             tokens += tally.tokens
-            tell(clock.at(len(tallies), tokens))
+            tell(Progressed(done=len(tallies), tokens=tokens))
     return [counted(row, problems[row["task_id"]], tallies) for row in programs]
 
 
@@ -154,20 +136,6 @@ def step_data(row: Row, problem: Problem) -> Row:
     }
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """JSON Lines or Parquet, by the name's ending; gzip (`.gz`) without a time stamp, so equal rows are equal files."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), scratch, compression="zstd")
-    else:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        scratch.write_bytes(gzip.compress(text, 9, mtime=0) if path.suffix == ".gz" else text)
-    scratch.replace(path)
-
-
 def totals(rows: Sequence[Row]) -> dict[str, int]:
     """What a label set holds. A step is labelled by rollouts or by its program's outcome."""
     labels = [label for row in rows for label in row["labels"] if label is not None]
@@ -179,15 +147,3 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
         "labelled_steps": len(labels),
         "rolled_out_steps": sum(bool(count) for row in rows for count in row["mc_total"]),
     }
-
-
-class _Clock:
-    def __init__(self, stage: str, total: int) -> None:
-        self.stage, self.total, self.began = stage, total, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
-
-    def at(self, done: int, tokens: int = 0) -> Progress:
-        return Progress(self.stage, done, self.total, tokens, self.seconds)

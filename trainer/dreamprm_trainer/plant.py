@@ -19,7 +19,7 @@ from dreamprm_cli.errors import DreamPRMError
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem, Tests
 from dreamprm_trainer.data import Item, find
-from dreamprm_trainer.label import write_rows
+from dreamprm_trainer.journal import write_rows
 from dreamprm_trainer.mutate import Mutant, mutants
 from dreamprm_trainer.problems import Row, problem_of, read_jsonl, with_splits
 

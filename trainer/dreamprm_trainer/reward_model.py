@@ -6,18 +6,19 @@ layers under the final norm. Parameters that are trained are fp32; those that ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prm.source import BackboneSource
-from dreamprm_trainer.tree_attention import NAME, Batch
+from dreamprm_trainer.tree_attention import NAME, Batch, attend
 from dreamprm_trainer.tune_settings import TuneSettings
 
 
@@ -42,11 +43,13 @@ class RewardModel(nn.Module):
     def forward(self, batch: Batch, below: Tensor | None = None) -> Tensor:
         """Logits (R,). below: (T, C) state after layer `frozen_below`, where that is not 0."""
         states: dict[int, Tensor] = {}
+        last = max(self.layers)
         with self._precision(batch):
             start = self._embedded(batch) if below is None else below.float()
-            for number, x in self._run(start, batch, self.first, max(self.layers)):
+            for number, x in self._run(start, batch, self.first, last - 1):
                 if number in self.layers:
                     states[number] = self.qwen.norm(x[batch.reads])
+            states[last] = self.qwen.norm(self._kept(self._top, x, batch))
         logits: Tensor = self.head(torch.cat([states[number] for number in self.layers], dim=1).float())
         return logits.squeeze(1)
 
@@ -78,14 +81,35 @@ class RewardModel(nn.Module):
         yield first, x
         for number in range(first, last):
             layer = self.qwen.layers[number]
-
-            def through(x: Tensor, layer: Any = layer) -> Tensor:
-                out: Tensor = layer(x[None], position_embeddings=rotation, spans=batch.spans)[0]
-                return out
-
-            keep = not self.checkpointing or not torch.is_grad_enabled()
-            x = through(x) if keep else checkpoint(through, x, use_reentrant=False)
+            x = self._kept(
+                lambda x, layer=layer: layer(x[None], position_embeddings=rotation, groups=batch.groups)[0], x
+            )
             yield number + 1, x
+
+    def _top(self, x: Tensor, batch: Batch) -> Tensor:
+        """The last layer, (T, C) -> (R, C): of tokens that are not read, keys and values are all that is needed."""
+        layer = self.qwen.layers[max(self.layers) - 1]
+        attention, reads = layer.self_attn, batch.reads
+        h = layer.input_layernorm(x)
+        cos, sin = self.qwen.rotary_emb(x[None], batch.positions[None])
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.view(len(projected), -1, attention.head_dim).transpose(0, 1)[None]
+
+        q, k, v = heads(attention.q_proj(h[reads])), heads(attention.k_proj(h)), heads(attention.v_proj(h))
+        q, _ = apply_rotary_pos_emb(q, q, cos[:, reads], sin[:, reads])
+        k, _ = apply_rotary_pos_emb(k, k, cos, sin)
+        seen, _ = attend(attention, q, k, v, None, scaling=attention.scaling, groups=batch.read_groups)
+        x = x[reads] + attention.o_proj(seen[0].flatten(1))
+        out: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
+        return out
+
+    def _kept(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """A part of the forward; with `checkpointing` its activations are computed again when they are needed."""
+        if not self.checkpointing or not torch.is_grad_enabled():
+            return part(*inputs)
+        again: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+        return again
 
 
 def build(

@@ -143,8 +143,7 @@ def ablations(
         named = [index for index, item in enumerate(split.train.items) if item.source == source]
         rest = [index for index, item in enumerate(split.train.items) if item.source != source]
         trials[f"only {source}"] = subset(split.train, named)
-        if rest:
-            trials[f"without {source}"] = subset(split.train, rest)
+        trials[f"without {source}"] = subset(split.train, rest)
     result = {}
     tell(StageStarted(stage="sources left out", unit="refits", total=len(trials) * seeds))
     for number, (name, table) in enumerate(trials.items()):

@@ -24,43 +24,47 @@ NAME = "dreamprm_tree"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Span:
-    """Where a tree lies among the packed tokens. masks: of each branch (L, prefix + L), True where a query sees."""
+class Group:
+    """Queries that go together: packed positions (or numbers of reads), where their keys are, and a mask (queries,
+    keys), True where a query sees; None: causal."""
 
-    start: int
-    prefix: int
-    masks: tuple[Tensor, ...]
+    queries: slice
+    keys: tuple[slice, ...]
+    mask: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Trees of one forward: ids, positions (T,); reads (R,) packed offsets; spans in order."""
+    """Trees of one forward: ids, positions (T,); reads (R,) packed offsets; groups of all tokens, and of the reads."""
 
     ids: Tensor
     positions: Tensor
     reads: Tensor
-    spans: tuple[Span, ...]
+    groups: tuple[Group, ...]
+    read_groups: tuple[Group, ...]
 
 
 def collate(trees: Sequence[Tree], device: torch.device) -> Batch:
-    starts = np.cumsum([0, *map(len, trees)])
+    starts = np.cumsum([0, *map(len, trees)])[:-1]
+    reads = np.concatenate([tree.reads + start for tree, start in zip(trees, starts, strict=True)])
+    groups: list[Group] = []
+    read_groups: list[Group] = []
+    for tree, start in zip(trees, starts.tolist(), strict=True):
+        own = problem = slice(start, start + tree.prefix)
+        groups.append(Group(problem, (problem,), None))
+        for length in tree.branches:
+            own = slice(own.stop, own.stop + length)
+            mask = torch.ones((length, tree.prefix + length), dtype=torch.bool, device=device).tril(tree.prefix)
+            groups.append(Group(own, (problem, own), mask))
+            first, last = np.searchsorted(reads, (own.start, own.stop))
+            rows = torch.from_numpy(reads[first:last] - own.start).to(device)
+            read_groups.append(Group(slice(int(first), int(last)), (problem, own), mask[rows]))
     return Batch(
         ids=torch.from_numpy(np.concatenate([tree.ids for tree in trees])).to(device),
         positions=torch.from_numpy(np.concatenate([tree.positions for tree in trees])).to(device),
-        reads=torch.from_numpy(
-            np.concatenate([tree.reads + start for tree, start in zip(trees, starts, strict=False)])
-        ).to(device),
-        spans=tuple(
-            Span(
-                start=int(start),
-                prefix=tree.prefix,
-                masks=tuple(
-                    torch.ones((length, tree.prefix + length), dtype=torch.bool, device=device).tril(tree.prefix)
-                    for length in tree.branches
-                ),
-            )
-            for tree, start in zip(trees, starts, strict=False)
-        ),
+        reads=torch.from_numpy(reads).to(device),
+        groups=tuple(groups),
+        read_groups=tuple(read_groups),
     )
 
 
@@ -72,25 +76,24 @@ def attend(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    spans: Sequence[Span],
+    groups: Sequence[Group],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """query (1, H, T, D); key, value (1, K, T, D) -> (1, T, H, D), as transformers calls it."""
-
-    def product(own: slice, keys: Tensor, values: Tensor, **seen: Any) -> Tensor:
-        return F.scaled_dot_product_attention(query[:, :, own], keys, values, scale=scaling, enable_gqa=True, **seen)
-
+    """query (1, H, T or R, D); key, value (1, K, T, D) -> (1, T or R, H, D), as transformers calls it."""
     pieces = []
-    for span in spans:
-        problem = slice(span.start, span.start + span.prefix)
-        keys, values = key[:, :, problem], value[:, :, problem]
-        pieces.append(product(problem, keys, values, is_causal=True))
-        start = problem.stop
-        for mask in span.masks:
-            own = slice(start, start + len(mask))
-            both = torch.cat([keys, key[:, :, own]], 2), torch.cat([values, value[:, :, own]], 2)
-            pieces.append(product(own, *both, attn_mask=mask))
-            start = own.stop
+    for group in groups:
+        keys, values = (torch.cat([every[:, :, part] for part in group.keys], 2) for every in (key, value))
+        pieces.append(
+            F.scaled_dot_product_attention(
+                query[:, :, group.queries],
+                keys,
+                values,
+                attn_mask=group.mask,
+                is_causal=group.mask is None,
+                scale=scaling,
+                enable_gqa=True,
+            )
+        )
     return torch.cat(pieces, 2).transpose(1, 2), None
 
 
