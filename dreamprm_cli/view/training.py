@@ -236,12 +236,11 @@ def news(state: TrainingState, event: tr.TrainingEvent) -> str | None:
         case tr.TrainingStarted():
             return f"{state.title}, {model_name(state.backbone)}"
         case tr.StageStarted():
-            return f"{state.stage}: {state.total:,} {state.unit}" + (
-                f", {state.done:,} are there" if state.done else ""
-            )
+            there = f", {state.done:,} are there" if state.done else ""
+            return f"{state.stage}: {state.total:,} {state.unit}{there}" if state.total else state.stage
         case tr.Progressed() | tr.Validated():
             named = (("loss", state.loss), ("validation", state.validation), ("labels moved", state.moved))
-            losses = [f"{name} {short(curve[-1][1])}" for name, curve in named if curve]
+            losses = [f"{name} {short(curve[-1][1])}" for name, curve in named if curve and state.drawn == state.stage]
             return "  ".join(pace(state, state.t) + losses)
         case tr.TrainingNotice():
             return f"! {event.text}"
@@ -280,7 +279,8 @@ class TrainingView:
         if not self._plain:
             return
         if isinstance(event, tr.Progressed | tr.Validated | tr.LabelsMoved):
-            if t < self._next and self.state.done < self.state.total:
+            ended = 0 < self.state.total <= self.state.done
+            if t < self._next and not ended:
                 return
             self._next = t + _LINE_EVERY_S
         if (line := news(self.state, event)) is not None:

@@ -162,6 +162,22 @@ def test_in_a_pipe_a_line_now_and_then() -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_stage_of_unknown_size_is_only_named() -> None:
+    known = tr.StageStarted(stage="features", unit="problems", total=9, done=4)
+    assert piped([tr.StageStarted(stage="save", unit="", total=0), known], 1.0) == [
+        " 0:01  save", " 0:02  features: 9 problems, 4 are there",
+    ]  # fmt: skip
+
+
+def test_evaluations_of_unknown_number_are_not_all_told() -> None:
+    stage = tr.StageStarted(stage="fit", unit="evaluations", total=0)
+    after = tr.StageStarted(stage="refits", unit="refits", total=1)
+    losses = [tr.Progressed(done=k, loss=1 / k) for k in range(1, 21)]
+    assert piped([stage, *losses, after, tr.Progressed(done=1)], 0.1) == [
+        " 0:00  fit", " 0:00  fit  loss 1.000", " 0:02  refits: 1 refits", " 0:02  refits  1 of 1 refits  0:00 left",
+    ]  # fmt: skip
+
+
 def test_quiet_says_nothing() -> None:
     assert piped([STARTED, *epochs(1, 3)], 9.0, quiet=True) == []
 

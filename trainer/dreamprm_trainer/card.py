@@ -14,10 +14,10 @@ _BASELINES = ("random", "parses-and-finished", "shortest", "logprob")
 _WHAT = {
     True: """\
 A linear head on frozen states of its backbone: it reads the state at the end of each function and says how likely the
-program is to pass its tests. """,
+program is to pass its tests.""",
     False: """\
 A tuned backbone and a linear head: it reads the state at the end of each function and says how likely the program is to
-pass its tests. """,
+pass its tests.""",
 }
 _OUTCOMES = """\
 It was fitted on outcomes of whole programs, so a step's reward means *programs that look like this up to here tend to
@@ -47,7 +47,8 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     train = fit["train"]
     yield f"# Model card: the process reward model `{fit['recipe']}`"
     yield ""
-    yield _WHAT[fit["params"] == "features"] + (_ROLLED_OUT if _rollouts(train) else _OUTCOMES)
+    yield _WHAT[fit["params"] == "features"]
+    yield _ROLLED_OUT if _rollouts(train) else _OUTCOMES
     yield ""
     yield from _verdict(metrics)
     yield ""
@@ -55,8 +56,8 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     yield ""
     yield from _model(fit)
     yield f"- Command: `{fit['command']}`, recipe `{recipe.path.name}`."
-    machine = fit["machine"]
-    yield f"- Machine: {machine['processor']}, {machine['cores']} cores; {fit['seconds']:.0f} s."
+    machine, cached = fit["machine"], " with cached states" if fit["params"] == "features" else ""
+    yield f"- Machine: {machine['processor']}, {machine['cores']} cores; {fit['seconds']:.0f} s{cached}."
     yield ""
     yield "## Training data"
     yield ""

@@ -84,6 +84,7 @@ def fit(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
 
 def _fit_head(recipe: Recipe, place: Place, data: Loaded, report: Mapping[str, Any], tell: Tell) -> Found:
     split = stages.split(recipe, place, data, tell)
+    began = time.monotonic()
     judge = merge(list(_validating(recipe, split.held_out).values()))
     begin = checkpoint.start_head(recipe)
     labels: Floats | None = None
@@ -109,7 +110,9 @@ def _fit_head(recipe: Recipe, place: Place, data: Loaded, report: Mapping[str, A
         labels = fitted.labels if recipe.fit.mode == "correct" else None
     head = convex.calibrate(head, judge, recipe.layers, recipe.fit.layers)
     scored = {name: _number(within(head, table, recipe.fit.layers, recipe)) for name, table in split.held_out.items()}
-    found = Found(train.items, scored, labels, losses, collapsed, more)
+    found = Found(
+        train.items, scored, labels, losses, collapsed, {**more, "seconds": round(time.monotonic() - began, 1)}
+    )
     checkpoint.save(place.checkpoint, head, recipe, {**report, "validation": {"auc_within": scored}})
     return found
 

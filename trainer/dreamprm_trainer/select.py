@@ -139,12 +139,11 @@ def ablations(
     """AUC within validation problems when each training source is left out, or alone, over refits on `seeds` draws."""
     sources = list(dict.fromkeys(item.source for item in split.train.items))
     trials: dict[str, Table] = {"all": split.train}
-    for source in sources:
+    for source in sources if len(sources) > 1 else ():
         named = [index for index, item in enumerate(split.train.items) if item.source == source]
         rest = [index for index, item in enumerate(split.train.items) if item.source != source]
         trials[f"only {source}"] = subset(split.train, named)
-        if rest:
-            trials[f"without {source}"] = subset(split.train, rest)
+        trials[f"without {source}"] = subset(split.train, rest)
     result = {}
     tell(StageStarted(stage="sources left out", unit="refits", total=len(trials) * seeds))
     for number, (name, table) in enumerate(trials.items()):
