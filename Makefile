@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup solve test lint bench soak engine clean
+.PHONY: help setup solve test lint bench experiments soak engine clean
 help:
 	@echo "make setup   a virtual environment with everything in it ($(VENV)/bin/dreamprm)"
 	@echo "make solve   set up, fetch the default models, solve examples/merge_intervals.md (with its examples, where an engine is ready)"
 	@echo "make test    set up, start a container engine if there is none, run all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure the figures; JSON into benchmarks/results/"
+	@echo "make experiments   does label correction work? planted noise and real rollouts, at full size; goes on where it stopped"
 	@echo "make soak    the sandbox for some minutes: 10,000 gradings, a loaded machine, 50 starts, 500 gradings among kills"
 
 setup: $(STAMP)
@@ -52,6 +53,16 @@ engine: setup
 bench: setup engine
 	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))
+
+# What a result's file holds already is not measured again: remove the file for that.
+experiments: setup
+	for name in planted real; do \
+	  $(BIN)/python -m dreamprm_trainer.$$name --out benchmarks/results/$$name.json \
+	  && $(BIN)/python -m dreamprm_trainer.experiment_report benchmarks/results/$$name.json > benchmarks/results/$$name.md \
+	  || exit 1; done
+	for pool in mbpp-dev-0.5b lcb-easy-train-1.5b; do \
+	  $(BIN)/dreamprm bench --adherence --samples trainer/data/$$pool.jsonl.gz --json > benchmarks/results/adherence-$$pool.json \
+	  || exit 1; done
 
 soak: setup engine
 	$(BIN)/python -m benchmarks.soak
