@@ -91,8 +91,7 @@ def planted():
     stacked = np.concatenate(states).astype(np.float16)
     program = np.repeat(np.arange(len(items)), 2)
     target = np.array([float(items[index].passed) for index in program], dtype=np.float32)
-    passes, rollouts = np.zeros_like(target), np.zeros_like(target)
-    return Table(tuple(items), stacked, program, target, passes, rollouts), direction
+    return Table(tuple(items), stacked, program, target), direction
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The experiment on real rollouts: its divisions, its noise, its measures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from dreamprm_trainer import real
 from dreamprm_trainer.correct import Fitted
 from dreamprm_trainer.experiment import Outcome
 from dreamprm_trainer.labels import WHOLE, Steps, monte_carlo
-from dreamprm_trainer.real import Condition, divide, measure, read, steps_with_counts, thinned, write
+from dreamprm_trainer.real import Condition, divide, measure, read, thinned, write
+from dreamprm_trainer.real_data import steps_of
 
 
 @pytest.fixture
@@ -79,10 +81,9 @@ def test_measures_by_hand():
 
 def test_only_programs_that_were_rolled_out_whole(planted):
     table, _ = planted
-    table.rollouts[::2] = 4
-    table.passes[::2] = 1
-    table.rollouts[0] = 0  # the first program's inner step was not
-    steps = steps_with_counts(table, [2], [1, 2, 3])
+    items = [replace(item, passes=(0, 1, 0), rollouts=(0, 4, 0)) for item in table.items]
+    items[0] = replace(items[0], passes=(0, 0, 0), rollouts=(0, 0, 0))
+    steps = steps_of(replace(table, items=tuple(items)), [2], [1, 2, 3])
     assert len(steps) == len(table.program) - 2
     assert set(steps.rollouts[steps.last]) == {WHOLE}
     assert np.array_equal(steps.passes[steps.last] > 0, table.outcome[1:] > 0)

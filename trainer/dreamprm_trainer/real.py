@@ -3,6 +3,8 @@
 python -m dreamprm_trainer.real --out benchmarks/results/real.json          # from trainer/data/real-0.5b.npz
 python -m dreamprm_trainer.real --small --seeds 5
 
+The file is made by `real_data.py` from labels of `dreamprm train label`.
+
 No truth of a step is known here, so heads are judged, on held-out problems, by what they are for: how they rank the
 programs of a problem (a program's reward is the mean of its steps'), and how well the reward of an inner prefix
 foretells its rollouts. For each seed the problems are divided anew; every method sees the same division, and equal
@@ -26,7 +28,6 @@ import numpy as np
 from dreamprm_cli.aggregate import best_of_n
 from dreamprm_trainer.experiment import Draw, Experiment, Outcome, auc, packed, unpacked
 from dreamprm_trainer.labels import WHOLE, Steps
-from dreamprm_trainer.tables import Table
 
 FILE = Path(__file__).parents[1] / "data" / "real-0.5b.npz"
 METRICS = ("within", "best_of_4", "prm_auc_whole", "inner_auc")
@@ -78,17 +79,6 @@ def write(path: Path, steps: Steps) -> None:
         passes=steps.passes.astype(np.int32),
         rollouts=steps.rollouts.astype(np.int32),
     )
-
-
-def steps_with_counts(table: Table, layers: Sequence[int], cached: Sequence[int]) -> Steps:
-    """Steps of the programs all of whose inner prefixes were rolled out; the last step has its program's outcome."""
-    last = table.last
-    passes = np.where(last, WHOLE * table.outcome[table.program], table.passes).astype(np.float32)
-    rollouts = np.where(last, WHOLE, table.rollouts).astype(np.float32)
-    complete = np.ones(len(table.items), bool)
-    complete[table.program[rollouts == 0]] = False
-    states, problem = table.features(layers, cached), table.problem[table.program]
-    return Steps(states, table.program, problem, passes, rollouts).only(complete[table.program])
 
 
 def divide(steps: Steps, condition: Condition, seed: int, validation: float = 0.15) -> Draw:

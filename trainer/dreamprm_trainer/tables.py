@@ -23,15 +23,12 @@ class Table:
     states:  (S, L, H) fp16, S scored steps of all items in order, L cached layers
     program: (S,) index into `items`
     target:  (S,) what the step should be scored: its own truth where known, else the program's outcome
-    passes, rollouts: (S,) Monte-Carlo counts of the prefix that ends with the step; 0 where none were made
     """
 
     items: tuple[Item, ...]
     states: Features
     program: Ints
     target: Floats
-    passes: Floats
-    rollouts: Floats
 
     @property
     def outcome(self) -> Floats:
@@ -62,8 +59,6 @@ def build(items: Iterable[Item], cache: Cache) -> Table:
     states: list[Features] = []
     program: list[int] = []
     target: list[float] = []
-    passes: list[int] = []
-    rollouts: list[int] = []
     known: dict[str, dict[str, Features]] = {}
     for item in cache.reading.cut(items):
         place = str(cache.path(item.problem))
@@ -76,8 +71,6 @@ def build(items: Iterable[Item], cache: Cache) -> Table:
         states.append(features[scored])
         program += [len(kept)] * len(scored)
         target += [float(item.passed if item.truth[number] is None else bool(item.truth[number])) for number in scored]
-        passes += [item.passes[number] if item.passes else 0 for number in scored]
-        rollouts += [item.rollouts[number] if item.rollouts else 0 for number in scored]
         kept.append(item)
     width = (0, len(cache.layers), 0)
     return Table(
@@ -85,8 +78,6 @@ def build(items: Iterable[Item], cache: Cache) -> Table:
         states=np.concatenate(states) if states else np.zeros(width, np.float16),
         program=np.array(program, dtype=np.int64),
         target=np.array(target, dtype=np.float32),
-        passes=np.array(passes, dtype=np.float32),
-        rollouts=np.array(rollouts, dtype=np.float32),
     )
 
 
@@ -101,8 +92,6 @@ def subset(table: Table, keep: Sequence[int]) -> Table:
         states=table.states[flat],
         program=np.repeat(np.arange(len(keep)), counts).astype(np.int64),
         target=table.target[flat],
-        passes=table.passes[flat],
-        rollouts=table.rollouts[flat],
     )
 
 
@@ -114,6 +103,4 @@ def merge(tables: Sequence[Table]) -> Table:
         states=np.concatenate([table.states for table in tables]),
         program=np.concatenate([table.program + start for table, start in zip(tables, starts, strict=False)]),
         target=np.concatenate([table.target for table in tables]),
-        passes=np.concatenate([table.passes for table in tables]),
-        rollouts=np.concatenate([table.rollouts for table in tables]),
     )
