@@ -1,6 +1,6 @@
 """From labelled programs to the file of states and counts that `real.py` experiments on.
 
-python -m dreamprm_trainer.real_data --problems PROBLEMS.jsonl.gz --labels LABELS.jsonl[.gz] --out trainer/data/real-0.5b.npz
+python -m dreamprm_trainer.real_data --problems PROBLEMS.jsonl.gz --labels LABELS.jsonl[.gz]
 """
 
 from __future__ import annotations
