@@ -121,12 +121,12 @@ def setup(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(question: Mapping[str, Any]) -> dict[str, Any]:
     """One run. Asked: `limit_s`, and perhaps `silent_s` (without a word), `files` (path -> bytes in the place of those
-    there), `only` or `skip` (test ids), `tests` (paths), `collect`, `fail_fast`, `test_limit_s`, `cover` (path -> ranges
-    of lines), `keep_bytecode`.
+    there), `only` or `skip` (test ids), `tests` (paths), `collect`, `fail_fast`, `test_limit_s`, `cover` (path ->
+    ranges of lines), `keep_bytecode`.
 
-    Told: `ids`, `errors` (place -> why), `outcomes`, `details` and `seconds` by id, `ended` (done, over the limit, hung:
-    silent for too long, died: ended from within), `at` (the id it ended at), `code` and `said` of pytest, `cover` (path
-    -> for each range `[ids, how many, lines]`).
+    Told: `ids`, `errors` (place -> why), `outcomes`, `details` and `seconds` by id, `ended` (done, over: the limit,
+    hung: silent for too long, died: ended from within), `at` (the id it ended at), `code` and `said` of pytest, `cover`
+    (path -> for each range `[ids, how many, lines]`).
     """
     files = question.get("files", {})
     for path, content in files.items():

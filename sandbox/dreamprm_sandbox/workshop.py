@@ -45,8 +45,8 @@ class Checkout:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. `outcomes`: test id -> passed, failed, skipped, xfailed. `ended`: done, over (the limit), hung
-    (silent for too long) or died (ended from within), at the test `at`. `cover`: path -> for each range of lines (tests, how many
+    """One run. outcomes: test id -> passed, failed, skipped, xfailed. ended: done, over (the limit), hung (silent for
+    too long) or died (ended from within), at the test `at`. cover: path -> for each range of lines (tests, how many
     there are, lines they ran)."""
 
     ids: tuple[str, ...] = ()

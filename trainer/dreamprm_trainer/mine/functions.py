@@ -34,6 +34,7 @@ class Function:
     first_line: int
     body_line: int  # of the first statement after the docstring
     last_line: int
+    on_one_line: bool  # the body begins on the last line of the signature
     indent: str
     head: str
     source: str
@@ -50,10 +51,6 @@ class Function:
     @property
     def name(self) -> str:
         return self.qualname.rpartition(".")[2]
-
-    @property
-    def on_one_line(self) -> bool:
-        return self.body_line < self.first_line + self.head.count("\n")
 
     @property
     def owner(self) -> str:
@@ -141,10 +138,10 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
     body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
     start = min([body[0].lineno, *(one.lineno for one in getattr(body[0], "decorator_list", []))]) if body else last + 1
     inside = _inside_strings(node)
-    if start > node.body[0].lineno or start > node.lineno:
-        head = "".join(_moved(lines[first - 1 : start - 1], first, inside, indent))
-    else:  # all on one line
-        head = lines[start - 1].encode()[: body[0].col_offset].decode().strip() + "\n"
+    head = "".join(_moved(lines[first - 1 : start - 1], first, inside, indent))
+    before = lines[start - 1].encode()[: body[0].col_offset].decode().strip() if body else ""
+    if before:  # the body begins on the signature's last line
+        head += f"{before}\n"
     signature = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     signature += [one for one in (node.args.vararg, node.args.kwarg) if one is not None]
     types = [one.annotation for one in signature if one.annotation] + ([node.returns] if node.returns else [])
@@ -162,6 +159,7 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
         first_line=first,
         body_line=start,
         last_line=last,
+        on_one_line=bool(before),
         indent=indent,
         head=head,
         source="".join(_moved(lines[first - 1 : last], first, inside, indent)).rstrip("\n") + "\n",
@@ -169,7 +167,7 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
         annotations=frozenset(name for one in types for name in _names(one)),
         calls={name: line for name, line in calls.items() if name},
         shingles=frozenset(map(hash, triples(body))),
-        unfit=_unfit(node, body, last - first + 1, count),
+        unfit=_unfit(node, body, last - first + 1, count) or ("on one line" if before.endswith(";") else ""),
     )
 
 

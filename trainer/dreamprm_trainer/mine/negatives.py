@@ -32,13 +32,14 @@ class Candidate:
 
 def candidates(function: Function, lines: Sequence[int], before: Sequence[str]) -> list[Candidate]:
     """What may be wrong: earlier bodies first, then mutants of lines that the tests run, those that only return None
-    last. Deterministic."""
+    last; at the end the function that does nothing. Deterministic."""
     found = [Candidate(code, "history") for code in dict.fromkeys(before) if code != function.source]
     run = {line - function.first_line for line in lines}
     drawn = mutants(function.source, zlib.crc32(function.id.encode()), _DRAWN)
     reached = [one for one in drawn if _first_difference(function.source, one.code) in run]
     reached.sort(key=lambda one: one.operator == "return")
-    return [*found, *(Candidate(one.code, one.operator) for one in reached)]
+    nothing = Candidate(f"{function.head.rstrip()}\n{_margin(function)}pass\n", "empty")
+    return [*found, *(Candidate(one.code, one.operator) for one in reached[: _TRIES - 1]), nothing]
 
 
 def _first_difference(one: str, other: str) -> int:
@@ -64,7 +65,7 @@ def refused(
     if not own.passed:
         return row | {"why": f"its tests do not pass by themselves: {own.detail or own.status}"}
     killed: list[Row] = []
-    for tried, one in enumerate(others[:_TRIES], 1):
+    for tried, one in enumerate(others, 1):
         found = judge(workshop, module, function, one.code, own.passed, budget)
         row["tried"] = tried
         if found.status != "PASS":
@@ -75,7 +76,11 @@ def refused(
         if len(killed) >= _KEEP:
             break
     if not killed:
-        row["why"] = (
-            f"its tests notice none of {row['tried']} mutants" if row["tried"] else "it has no mutant to test by"
-        )
+        row["why"] = f"its tests notice none of {row['tried']} wrong bodies"
     return row | {"killed": killed}
+
+
+def _margin(function: Function) -> str:
+    """What the body of the function, at the left margin, is indented by."""
+    last = "" if function.on_one_line else function.source.splitlines()[function.body_line - function.first_line]
+    return last[: len(last) - len(last.lstrip())] or "    "

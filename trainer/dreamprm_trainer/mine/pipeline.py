@@ -6,9 +6,11 @@ under a key of the commit, the image and the limits, and is not run again.
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,7 +19,6 @@ from typing import Any
 
 from dreamprm_cli.errors import ProblemError
 from dreamprm_trainer.journal import append, open_journal
-from dreamprm_trainer.label import write_rows
 from dreamprm_trainer.mine import duplicates, history, layout, split, tasks, usage
 from dreamprm_trainer.mine.functions import Function, Module, Unreadable, module
 from dreamprm_trainer.mine.repository import Damaged, Repository
@@ -66,7 +67,7 @@ def read(repository: Repository) -> Read:
         except (Damaged, Unreadable) as error:
             left_out.append((file.path, str(error)))
     functions = tuple(one for each in modules.values() for one in each.functions)
-    left_out = [*repository.left_out, *left_out, *((one.id, one.unfit) for one in functions if one.unfit)]
+    left_out += [(one.id, one.unfit) for one in functions if one.unfit]
     fit = tuple(one for one in functions if not one.unfit)
     if not fit:
         raise ProblemError(
@@ -87,23 +88,24 @@ def mine(repository: Repository, out: Path, options: Options, say: Say = lambda 
     if options.past or options.by == "time":
         past = history.read(repository, found.fit)
         say(f"{len(past.pairs)} pairs of before and after in the history")
-    left_out = list(found.left_out)
+    left_out = [*repository.left_out, *found.left_out]
     ran: Row = {}
     tested: dict[str, Row] = {}
+    untested: dict[str, str] = {}
     if options.tests and found.tests == 0:
         left_out.append(("tests", "the repository holds none"))
     elif options.tests:
-        ran, tested, missed = _run(repository, found, out, options, past, say)
+        ran, tested, untested, missed = _run(repository, found, out, options, past, say)
         left_out += missed
-    chosen = [
-        one for one in found.fit if one.docstring or one.id in tested or (not options.tests and one.name in found.named)
-    ]
-    chosen_ids = {one.id for one in chosen}
-    reasons = dict(left_out)
+
+    def described(one: Function) -> bool:
+        return bool(one.docstring) or (not options.tests and one.name in found.named)
+
+    chosen = [one for one in found.fit if one.id in tested or described(one)]
     left_out += [
-        (one.id, "neither a docstring nor a test that exercises it")
+        (one.id, untested.pop(one.id, "neither a docstring nor a test that exercises it"))
         for one in found.fit
-        if one.id not in chosen_ids and one.id not in reasons
+        if one.id not in tested and not described(one)
     ]
     parts = _split(found.fit, options, past)
     repeated = duplicates.across(
@@ -118,12 +120,12 @@ def mine(repository: Repository, out: Path, options: Options, say: Say = lambda 
     ids = {name: row["tests"] for name, row in tested.items()}
     made = tasks.rows(source, found.modules, chosen, parts, ids, survived)
     out.mkdir(parents=True, exist_ok=True)
-    write_rows(made, out / "tasks.jsonl")
+    _write(map(_line, made), out / "tasks.jsonl")
     if options.tests:
-        write_rows(tasks.negatives(source, tested, parts), out / "pool.jsonl")
+        _write(map(_line, tasks.negatives(source, tested, parts)), out / "pool.jsonl")
     if options.past and past is not None:
-        write_rows([asdict(pair) for pair in past.pairs], out / "pairs.jsonl")
-    counts = {part: sum(row["split"] == part for row in made) for part in ("train", "dev", "test")}
+        _write((_line(asdict(pair)) for pair in past.pairs), out / "pairs.jsonl")
+    counts = {part: sum(parts[one.id] == part for one in chosen) for part in ("train", "dev", "test")}
     report: Row = {
         "schema_version": SCHEMA_VERSION,
         "repository": source.name,
@@ -133,17 +135,18 @@ def mine(repository: Repository, out: Path, options: Options, say: Say = lambda 
         "functions": len(found.functions),
         "covered": ran.get("covered"),
         "tests": ran.get("tests", found.tests),
-        "tasks": len(made),
+        "tasks": len(chosen),
         "with_killing_test": len(tested) if options.tests else None,
         "negatives": sum(len(row["killed"]) for row in tested.values()) if options.tests else None,
         "pairs": len(past.pairs) if options.past and past is not None else None,
         "splits": counts,
         "split_by": options.by,
         "environment": ran.get("environment"),
+        "untested": [{"name": name, "why": why} for name, why in sorted(untested.items())],
         "left_out": [{"name": name, "why": why} for name, why in dict.fromkeys(left_out)],
         "seconds": round(time.monotonic() - started, 1),
     }
-    _write_json(report, out / "report.json")
+    _write([json.dumps(report, ensure_ascii=False, indent=1) + "\n"], out / "report.json")
     return report
 
 
@@ -153,12 +156,12 @@ def _split(functions: Sequence[Function], options: Options, past: history.Histor
 
 def _run(
     repository: Repository, found: Read, out: Path, options: Options, past: history.History | None, say: Say
-) -> tuple[Row, dict[str, Row], list[tuple[str, str]]]:
-    """(figures, function id -> what `negatives.refused` says and its canonical, what is left out and why)."""
+) -> tuple[Row, dict[str, Row], dict[str, str], list[tuple[str, str]]]:
+    """(figures, function id -> what `negatives.refused` says and its canonical, function id -> why its tests are of no
+    use, what is left out and why)."""
     from dreamprm_trainer.mine import environment, negatives, suite
 
     where = environment.prepare(repository, say)
-    left_out: list[tuple[str, str]] = []
     with ExitStack() as stack:
         journal, rows = open_journal(out / "runs.jsonl")
         stack.enter_context(journal)
@@ -173,7 +176,6 @@ def _run(
             append(journal, {"key": where.key, "suite": explored.to_json()})
         else:
             explored = suite.Explored.from_json(kept)
-        left_out += explored.left_out
         covered = [one for one in found.fit if one.id in explored.exercised]
         say(f"{len(explored.passing)} tests pass twice and exercise {len(covered)} functions")
         done = {row["refused"]["function"]: row["refused"] for row in known if "refused" in row}
@@ -192,17 +194,16 @@ def _run(
                 clock.at(len(done))
 
         _share(shops, [function for function in covered if function.id not in done], one)
-    tested = {}
-    for function in covered:
-        row = done[function.id]
-        if row["why"]:
-            left_out.append((function.id, row["why"]))
-        else:
-            tested[function.id] = {**row, "canonical": function.source}
+    untested = {function.id: str(done[function.id]["why"]) for function in covered if done[function.id]["why"]}
+    tested = {
+        function.id: {**done[function.id], "canonical": function.source}
+        for function in covered
+        if function.id not in untested
+    }
     figures = {
         "covered": len(covered), "tests": len(explored.passing), "environment": environment.told(where),
     }  # fmt: skip
-    return figures, tested, left_out
+    return figures, tested, untested, list(explored.left_out)
 
 
 def _share(shops: Sequence[Any], functions: Sequence[Function], work: Callable[[Any, Function], None]) -> None:
@@ -252,9 +253,13 @@ class _Clock:
         self._say(f"{done}/{self._total} functions tried with wrong bodies, {left_s / 60:.0f} min left")
 
 
-def _write_json(value: Row, path: Path) -> None:
-    import json
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+def _write(lines: Iterable[str], path: Path) -> None:
+    """All of the file or none."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.writelines(lines)
     scratch.replace(path)

@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES": "",
+    "GIT_CONFIG_PARAMETERS": "",
     "GIT_CONFIG_COUNT": str(len(_SETTINGS)),
     **{f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(_SETTINGS)},
     **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_SETTINGS.values())},
@@ -84,11 +86,18 @@ class Repository:
             ) from None
         except Exception as error:  # a damaged config: its parser raises what it likes
             raise ProblemError(f"{path}: the repository's settings cannot be read: {_line(error)}") from None
-        self._git_dir, common = Path(found.git_dir).absolute(), Path(found.common_dir).absolute()
+        self._git_dir = Path(found.git_dir).absolute()
+        common = self._git_dir / _first_line(self._git_dir / "commondir")
         self.folder = None if found.bare else path.absolute()
         # In its own folder, not in the work tree: `core.worktree` may name any place.
         found.git = git.Git(str(self._git_dir))
-        found.git.update_environment(**_ENVIRONMENT, GIT_DIR=str(self._git_dir))
+        found.git.update_environment(
+            **_ENVIRONMENT,
+            GIT_DIR=str(self._git_dir),
+            GIT_COMMON_DIR=str(common),
+            GIT_WORK_TREE=str(self._git_dir),
+            GIT_OBJECT_DIRECTORY=str(common / "objects"),
+        )
         found.odb = git.GitCmdObjectDB(str(common / "objects"), found.git)
         self._common, self._repo, self._git = common, found, git
         self._listings: dict[str, dict[str, tuple[int, str]]] = {}
@@ -236,6 +245,14 @@ class Repository:
         """Whatever git, or GitPython's reading of it, stumbled over. Its processes begin anew."""
         self._repo.git.clear_cache()
         return Damaged(f"missing or damaged ({_line(error) or type(error).__name__})")
+
+
+def _first_line(path: Path) -> str:
+    """Of a file of git's; empty where there is none."""
+    try:
+        return os.fsdecode(path.read_bytes()).partition("\n")[0].strip()
+    except OSError:
+        return ""
 
 
 def _plain(name: str) -> bool:

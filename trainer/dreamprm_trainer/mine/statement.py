@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dreamprm_trainer.mine.functions import Class, Function, Module
+from dreamprm_trainer.mine.functions import Class, Function, Module, indented
 
 _MOST_CALLERS = 3
 _MOST_TYPES = 3
@@ -79,15 +79,23 @@ def context(module: Module, function: Function, hidden: Callable[[Function], boo
     at, here = 0, 0
     for one in sorted(bodies, key=lambda one: one.first_line):
         if one.on_one_line:
-            parts += [*module.lines[at : one.first_line - 1], one.indent + one.head]
+            parts += [*module.lines[at : one.first_line - 1], indented(one.head, one.indent)]
         else:
             parts += module.lines[at : one.body_line - 1]
         if one is function:
             here = sum(map(len, parts))
-        parts.append(bodies[one] if one in shown else f"{one.indent}    ...\n")
+        parts.append(bodies[one] if one in shown else f"{_margin(module, one)}...\n")
         at = one.last_line
     text = "".join([*parts, *module.lines[at:]])
     if len(text) <= _CONTEXT:
         return text
     start = text.rfind("\n", 0, max(0, min(here - _CONTEXT * 2 // 3, len(text) - _CONTEXT))) + 1
     return text[start : text.rfind("\n", 0, start + _CONTEXT) + 1]
+
+
+def _margin(module: Module, function: Function) -> str:
+    """What the function's body is indented by."""
+    line = (
+        "" if function.on_one_line or function.body_line > function.last_line else module.lines[function.body_line - 1]
+    )
+    return line[: len(line) - len(line.lstrip())] or f"{function.indent}    "

@@ -2,12 +2,12 @@
 and what ties them to the repository: `repository, commit, path, qualname, first_line, last_line, context`.
 
 `tests` is `{"kind": "repository", "n", "ids"}` where tests of the repository notice a wrong body, else
-`{"kind": "none"}`. `canonical` and programs are the whole function at the left margin.
+`{"kind": "none", "n": 0}`. `canonical` and programs are the whole function at the left margin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dreamprm_trainer.mine.functions import Function, Module
@@ -18,8 +18,7 @@ from dreamprm_trainer.problems import Row
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where tasks come from. shows_bodies: whether a module may show the bodies of another part's functions (it never
-    has any where files were split)."""
+    """Where tasks come from: the folder's name, and the commit."""
 
     name: str
     commit: str
@@ -32,7 +31,7 @@ def rows(
     parts: Mapping[str, Split],
     tests: Mapping[str, Sequence[str]],
     survived: Mapping[str, float] | None,
-) -> list[Row]:
+) -> Iterator[Row]:
     """A row for each chosen function, in the order of paths and lines. parts: of all functions, also of those that are
     no tasks; tests: function id -> ids; survived: days since the last change, in a column of its own."""
     around = Surroundings(list(modules.values()))
@@ -50,7 +49,7 @@ def rows(
             "statement": around.statement(function, lambda other: not hidden(other)),
             "starter_code": function.head,
             "entry_point": ".".join(function.qualname.split(".")[-2:]),
-            "tests": {"kind": "repository", "n": len(ids), "ids": ids} if ids else {"kind": "none"},
+            "tests": {"kind": "repository", "n": len(ids), "ids": ids} if ids else {"kind": "none", "n": 0},
             "canonical": function.source,
             "split": own,
             "repository": source.name,
@@ -63,7 +62,7 @@ def rows(
         }
         return made if survived is None else made | {"survived_days": survived.get(function.id)}
 
-    return [row(one) for one in sorted(chosen, key=lambda one: (one.path, one.first_line))]
+    return map(row, sorted(chosen, key=lambda one: (one.path, one.first_line)))
 
 
 def negatives(source: Source, found: Mapping[str, Row], parts: Mapping[str, Split]) -> list[Row]:
