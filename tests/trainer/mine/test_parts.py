@@ -37,9 +37,8 @@ def _many(files: int, each: int) -> list[Function]:
 def test_a_file_is_of_one_part() -> None:
     functions = _many(20, 5)
     parts = split.by_file(functions)
-    assert all(
-        len({parts[one.id] for one in functions if one.path == path}) == 1 for path in {f.path for f in functions}
-    )
+    for path in {one.path for one in functions}:
+        assert len({parts[one.id] for one in functions if one.path == path}) == 1
     counts = {part: list(parts.values()).count(part) for part in ("train", "dev", "test")}
     assert 15 <= counts["test"] <= 25
     assert 10 <= counts["dev"] <= 20
@@ -67,9 +66,8 @@ def test_near_duplicates_whatever_their_names() -> None:
 
 
 def test_prefix_filtering_finds_what_comparing_all_would() -> None:
-    codes = [
-        LOOP.format(name="f", value="xs", factor=k) + "    " + "x = xs[0]\n    " * (k % 7) + "\n" for k in range(40)
-    ]
+    longer = "    x = xs[0]\n"
+    codes = [LOOP.format(name="f", value="xs", factor=k) + longer * (k % 7) for k in range(40)]
     functions = [_functions(code, f"m{number}.py")[0] for number, code in enumerate(codes)]
     train, held = functions[:20], functions[20:]
     for same in (0.5, 0.7, 0.9):

@@ -36,7 +36,7 @@ g = {version = "*", optional = true}
 def test_setup_files_and_requirements() -> None:
     files = {
         "setup.cfg": "[options]\ninstall_requires =\n    a>=1  # why\n[options.extras_require]\ntesting = b\n",
-        "setup.py": "import os\nneeds = ['c>2']\nsetup(install_requires=needs, extras_require={'test': ['d'], 'x': ['y']})\n",
+        "setup.py": "needs = ['c>2']\nsetup(install_requires=needs, extras_require={'test': ['d'], 'x': ['y']})\n",
         "requirements.txt": "e==1 --hash=sha256:00\n-r other.txt\n# words\nf \\\n  >=2\n",
         "requirements-dev.txt": "g\n",
         "docs/requirements.txt": "sphinx\n",

@@ -66,7 +66,7 @@ def context(module: Module, function: Function, hidden: Callable[[Function], boo
     bodies = {
         one: "".join(module.lines[one.body_line - 1 : one.last_line])
         for one in module.functions
-        if one is function or not one.on_one_line
+        if one is function or (one.body_line <= one.last_line and not one.on_one_line)
     }
     size = len(module.text) - sum(map(len, bodies.values()))
     near = sorted(bodies, key=lambda one: (one.name not in function.calls, abs(one.first_line - function.first_line)))
@@ -95,7 +95,5 @@ def context(module: Module, function: Function, hidden: Callable[[Function], boo
 
 def _margin(module: Module, function: Function) -> str:
     """What the function's body is indented by."""
-    line = (
-        "" if function.on_one_line or function.body_line > function.last_line else module.lines[function.body_line - 1]
-    )
+    line = "" if function.on_one_line else module.lines[function.body_line - 1]
     return line[: len(line) - len(line.lstrip())] or f"{function.indent}    "
