@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from dreamprm_trainer.mine.functions import Function, Module, Unreadable, module, with_code
+from dreamprm_trainer.mine.functions import Function, Module, Unreadable, at_margin, module, texts, with_code
 from dreamprm_trainer.mine.statement import Surroundings, context
 
 ODD = '''"""Odd ones."""
@@ -98,6 +98,12 @@ def test_putting_back_changes_nothing() -> None:
     for one in named.values():
         assert with_code(found, one, one.source).decode() == ODD
         ast.parse(one.source)
+
+
+def test_the_cheap_way_reads_the_same_sources() -> None:
+    _, named = _named(ODD)
+    cheap = {name: at_margin(text) for name, text in texts(ODD.encode()).items()}
+    assert cheap == {name: one.source for name, one in named.items() if name != "Shape.area"}
 
 
 def test_strings_keep_their_place() -> None:

@@ -144,7 +144,7 @@ def test_a_flaky_test_is_left_out(make: Make, tmp_path: Path) -> None:
 def test_src_layout_methods_of_unittest_and_a_file_that_cannot_be_collected(make: Make, tmp_path: Path) -> None:
     files = {
         "src/lib/__init__.py": "",
-        "src/lib/words.py": "async def later(x):\n    return x + 1\n\n\ndef shout(text):\n    return text.upper() + '!'\n",
+        "src/lib/words.py": "async def later(x):\n    return x + 1\n\n\ndef shout(x):\n    return x.upper() + '!'\n",
         "tests/test_words.py": (
             "import asyncio, unittest\nfrom lib.words import later, shout\n\n\nclass Words(unittest.TestCase):\n"
             "    def test_shout(self):\n        self.assertEqual(shout('a'), 'A!')\n\n"

@@ -17,9 +17,9 @@ from dreamprm_trainer.mine import layout
 from dreamprm_trainer.mine.repository import Damaged, Repository
 from dreamprm_trainer.mine.requirements import Wanted, sandbox_table, tells, wanted
 
+_VERSION = 1  # of what is run and how; another one means that what was kept is of no use
 _MOST_MB = 256
 _MOST_FILES = 20_000
-_LARGE = 8 << 20
 TEST_LIMIT_S = 30.0
 SUITE_LIMIT_S = 1200.0
 
@@ -69,7 +69,10 @@ def settings(repository: Repository) -> dict[str, Any]:
         return sandbox_table(own.read_text(encoding="utf-8", errors="replace"), str(own))
     for file in repository.files:
         if file.path == name:
-            return sandbox_table(repository.read(file).decode("utf-8", "replace"), name)
+            try:
+                return sandbox_table(repository.read(file).decode("utf-8", "replace"), name)
+            except Damaged as error:
+                raise ProblemError(f"{repository.path}: its dreamprm.toml is {error}") from None
     return {}
 
 
@@ -86,10 +89,11 @@ def prepare(repository: Repository, say: Callable[[str], None] = lambda line: No
     ]
     checkout = Checkout(files, layout.roots(files), tests, layout.options(files))
     memory_mb = int(table.get("memory_mb", LIMITS.memory_mb))
-    limits = replace(LIMITS, memory_mb=memory_mb)
     test_s = float(table.get("test_time_limit_s", TEST_LIMIT_S))
     suite_s = float(table.get("suite_time_limit_s", SUITE_LIMIT_S))
-    digest = hashlib.sha256(json.dumps([repository.sha, derived.image, memory_mb, test_s, suite_s]).encode())
+    limits = replace(LIMITS, memory_mb=memory_mb, time_limit_s=max(LIMITS.time_limit_s, 3 * suite_s))
+    decides = [_VERSION, repository.sha, derived.image, memory_mb, test_s, suite_s]
+    digest = hashlib.sha256(json.dumps(decides).encode())
     return Environment(checkout, needs, derived, limits, test_s, suite_s, digest.hexdigest()[:24])
 
 

@@ -123,6 +123,31 @@ def split_lines(text: str) -> list[str]:
     return _LINE.findall(text)
 
 
+def texts(data: bytes) -> dict[str, str]:
+    """The functions of a file as they stand in it, by qualified name; those defined twice are none of them. Cheaper
+    than `module`. Raises Unreadable."""
+    text, _ = decoded(data)
+    lines = split_lines(text)
+    found: dict[str, list[str]] = {}
+    for name, node in _definitions(parsed(text).body, ""):
+        if not isinstance(node, ast.ClassDef):
+            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            found.setdefault(name, []).append("".join(lines[first - 1 : node.end_lineno]))
+    return {name: some[0] for name, some in found.items() if len(some) == 1}
+
+
+def at_margin(text: str) -> str:
+    """A function as it stands in its file, moved to the left margin."""
+    indent = text[: len(text) - len(text.lstrip(" \t\f"))]
+    try:
+        inside = _inside_strings(parsed(f"if 1:\n{text}" if indent else text))
+    except Unreadable:
+        inside = frozenset()
+    # The line put before it moved the others down by one.
+    lines = _moved(split_lines(text), 2 if indent else 1, inside, indent)
+    return "".join(lines).rstrip("\n") + "\n"
+
+
 def _definitions(body: Sequence[ast.stmt], owner: str) -> Iterator[tuple[str, Definition | ast.ClassDef]]:
     for node in body:
         if isinstance(node, Definition | ast.ClassDef):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from dreamprm_trainer.mine.functions import Function, Unreadable, module, parsed
+from dreamprm_trainer.mine.functions import Function, Unreadable, at_margin, parsed, texts
 from dreamprm_trainer.mine.layout import is_source, is_test
 from dreamprm_trainer.mine.repository import Damaged, File, Repository, Revision
 
@@ -53,23 +53,23 @@ class History:
 
 
 def read(
-    repository: Repository, functions: Sequence[Function], tell: Callable[[int], None] = lambda number: None
+    repository: Repository, functions: Sequence[Function], tell: Callable[[int, int], None] = lambda number, total: None
 ) -> History:
-    """The history of the functions of HEAD. `tell` gets the number of commits read."""
+    """The history of the functions of HEAD. `tell` gets the number of commits read, and how many there are."""
     here = {one.id: code_key(one.source) for one in functions}
     changed: dict[str, int] = {}
     pairs: list[Pair] = []
-    texts = _Texts(repository)
+    known = _Texts(repository)
     revisions = list(repository.history(_MOST_COMMITS))
     for number, (after, before) in enumerate(pairwise(revisions), 1):
-        tell(number)
+        tell(number, len(revisions) - 1)
         try:
             difference = repository.changed(before.sha, after.sha)
         except Damaged:
             revisions = revisions[:number]
             break
         tests = tuple(new.path for _, new in difference if new is not None and is_test(new.path))
-        touched = list(_touched(difference, texts))
+        touched = list(_touched(difference, known))
         for one in touched:
             if one[0] not in changed and one[0] in here:
                 changed[one[0]] = after.time
@@ -84,16 +84,17 @@ def read(
 Touched = tuple[str, str, str, str]  # function id, path, before, after
 
 
-def _touched(difference: Sequence[tuple[File | None, File | None]], texts: _Texts) -> Iterator[Touched]:
+def _touched(difference: Sequence[tuple[File | None, File | None]], known: _Texts) -> Iterator[Touched]:
     """Functions that are in both with another body; new ones have an empty `before`."""
     for old, new in difference:
         if new is None or not is_source(new.path):
             continue
-        earlier = texts(old.blob, new.path) if old is not None else {}
-        for name, source in texts(new.blob, new.path).items():
-            before = earlier.get(name, "")
-            if before != source and (not before or code_key(before) != code_key(source)):
-                yield f"{new.path}::{name}", new.path, before, source
+        earlier = known(old.blob, new.path) if old is not None else {}
+        for name, text in known(new.blob, new.path).items():
+            if earlier.get(name) != text:
+                before, after = at_margin(earlier.get(name, "")), at_margin(text)
+                if name not in earlier or code_key(before) != code_key(after):
+                    yield f"{new.path}::{name}", new.path, before if name in earlier else "", after
 
 
 def _pairs(revision: Revision, touched: Sequence[Touched], tests: tuple[str, ...]) -> Iterator[Pair]:
@@ -106,7 +107,7 @@ def _pairs(revision: Revision, touched: Sequence[Touched], tests: tuple[str, ...
 
 
 class _Texts:
-    """The functions in a blob: name -> source. Each blob is parsed once while it is in use."""
+    """The functions in a blob: name -> text. Each blob is parsed once while it is in use."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -117,10 +118,9 @@ class _Texts:
 
     def _read(self, blob: str, path: str) -> dict[str, str]:
         try:
-            found = module(path, self._repository.read(File(path, blob)))
-        except (Damaged, Unreadable):
+            return texts(self._repository.read(File(path, blob)))
+        except (Damaged, Unreadable, RecursionError):
             return {}
-        return {one.qualname: one.source for one in found.functions if not one.unfit}
 
 
 @lru_cache(maxsize=4096)

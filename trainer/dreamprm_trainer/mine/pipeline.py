@@ -86,7 +86,7 @@ def mine(repository: Repository, out: Path, options: Options, say: Say = lambda 
     say(f"{len(found.functions)} functions in {len(found.modules)} files, {found.tests} tests in the text")
     past = None
     if options.past or options.by == "time":
-        past = history.read(repository, found.fit)
+        past = history.read(repository, found.fit, _Clock(say, "commits read").at)
         say(f"{len(past.pairs)} pairs of before and after in the history")
     left_out = [*repository.left_out, *found.left_out]
     ran: Row = {}
@@ -162,14 +162,14 @@ def _run(
     from dreamprm_trainer.mine import environment, negatives, suite
 
     where = environment.prepare(repository, say)
+    key = f"{where.key} history" if past is not None else where.key  # earlier bodies are wrong ones to try
     with ExitStack() as stack:
         journal, rows = open_journal(out / "runs.jsonl")
         stack.enter_context(journal)
-        known = [row for row in rows if row["key"] == where.key]
         engine = where.engine()
         stack.callback(engine.close)
         shops = [stack.enter_context(where.workshop(engine)) for _ in range(options.workers)]
-        kept = next((row["suite"] for row in known if "suite" in row), None)
+        kept = next((row["suite"] for row in rows if "suite" in row and row["key"] == where.key), None)
         if kept is None:
             modules = list(found.modules.values())
             explored = suite.explore(shops[0], modules, suite_s=where.suite_s, test_s=where.test_s, say=say)
@@ -178,10 +178,10 @@ def _run(
             explored = suite.Explored.from_json(kept)
         covered = [one for one in found.fit if one.id in explored.exercised]
         say(f"{len(explored.passing)} tests pass twice and exercise {len(covered)} functions")
-        done = {row["refused"]["function"]: row["refused"] for row in known if "refused" in row}
+        done = {row["refused"]["function"]: row["refused"] for row in rows if "refused" in row and row["key"] == key}
         before = _before(past)
         writing = threading.Lock()
-        clock = _Clock(say, len(covered), len(done))
+        clock = _Clock(say, "functions tried with wrong bodies", len(done))
 
         def one(shop: Any, function: Function) -> None:
             exercise = explored.exercised[function.id]
@@ -189,9 +189,9 @@ def _run(
             own = found.modules[function.path]
             row = negatives.refused(shop, own, function, exercise.tests, explored.passing, others)
             with writing:
-                append(journal, {"key": where.key, "refused": row})
+                append(journal, {"key": key, "refused": row})
                 done[function.id] = row
-                clock.at(len(done))
+                clock.at(len(done), len(covered))
 
         _share(shops, [function for function in covered if function.id not in done], one)
     untested = {function.id: str(done[function.id]["why"]) for function in covered if done[function.id]["why"]}
@@ -240,17 +240,17 @@ def _before(past: history.History | None) -> Mapping[str, list[str]]:
 class _Clock:
     """Says how far it is, every few seconds."""
 
-    def __init__(self, say: Say, total: int, done: int) -> None:
-        self._say, self._total, self._before = say, total, done
+    def __init__(self, say: Say, what: str, done: int = 0) -> None:
+        self._say, self._what, self._before = say, what, done
         self._started = self._told = time.monotonic()
 
-    def at(self, done: int) -> None:
+    def at(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._told < 10.0 and done < self._total:
+        if now - self._told < 10.0 and done < total:
             return
         self._told = now
-        left_s = (now - self._started) / max(1, done - self._before) * (self._total - done)
-        self._say(f"{done}/{self._total} functions tried with wrong bodies, {left_s / 60:.0f} min left")
+        left_s = (now - self._started) / max(1, done - self._before) * (total - done)
+        self._say(f"{done}/{total} {self._what}, {left_s / 60:.0f} min left")
 
 
 def _line(row: Row) -> str:
