@@ -138,7 +138,9 @@ def _build(client: Any, base: str, key: str, target: Path, missed: Sequence[tupl
             archive.add(target, "deps", filter=_plain)
         file.seek(0)
         said = ""
-        for event in client.api.build(fileobj=file, custom_context=True, rm=True, forcerm=True, decode=True):
+        for event in client.api.build(
+            fileobj=file, tag=f"dreamprm-sandbox:deps-{key}", custom_context=True, rm=True, forcerm=True, decode=True
+        ):
             said = str(event.get("error", said))
     images = client.api.images(filters={"label": f"{KEY}={key}"})
     if not images:
