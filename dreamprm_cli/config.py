@@ -105,7 +105,8 @@ def _sources(overrides: Mapping[str, object]) -> Iterator[tuple[str, dict[str, A
         yield str(user), _checked(_read_toml(user), str(user))
     if (project := _project_table()) is not None:
         file, table = project
-        found = _checked(table, str(file))
+        # What mining reads of the project's file, and nothing else does.
+        found = _checked({key: value for key, value in table.items() if key != "sandbox"}, str(file))
         if "runs_dir" in found:  # a path in a file is meant from where the file is
             found["runs_dir"] = file.parent / found["runs_dir"]
         yield str(file), found

@@ -1,4 +1,4 @@
-"""Commands of the trainer: `dreamprm train label|features|search|fit|eval|cross|card|audit`.
+"""Commands of the trainer: `dreamprm train mine|label|features|search|fit|eval|cross|card|audit`.
 
 The trainer is imported inside the commands: `--help` stays light, and without the extra there is one clear line.
 """
@@ -14,6 +14,7 @@ import typer
 
 from dreamprm_cli.errors import DreamPRMError
 from dreamprm_cli.label_app import label
+from dreamprm_cli.mine_app import mine
 from dreamprm_cli.output import print_json, print_text, stderr, stdout
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train a process reward model, and say what it is worth.", no_args_is_help=True)
 train_app.command()(label)
+train_app.command()(mine)
 
 RecipeOpt = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (laptop, gpu, repo, paper, default), or a TOML file.")

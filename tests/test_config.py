@@ -64,6 +64,11 @@ def test_the_nearest_project_file_counts(place, monkeypatch):
     assert (load_settings().n, load_settings().seed) == (5, 0)
 
 
+def test_what_mining_reads_of_a_project_file_is_none_of_the_settings(place):
+    (place / "dreamprm.toml").write_text('n = 3\n[sandbox]\nrequirements = ["a"]\n')
+    assert load_settings().n == 3
+
+
 def test_a_runs_folder_in_a_project_file_lies_beside_it(place, monkeypatch):
     (place / "dreamprm.toml").write_text('runs_dir = "out/runs"\n')
     (place / "inner").mkdir()

@@ -6,7 +6,7 @@
 | evalplus | `base_input` or `plus_input` | `base_input`, `plus_input`, `contract`, `atol`, `canonical_solution` |
 | humaneval | `prompt` and `test` | `test`, a text that defines `check(candidate)` |
 | plain | `tests` is a list | `[{"input": [...], "output": ...} or {"stdin": ..., "stdout": ...}]` |
-| asserts, humaneval, stdin, classeval, none | `tests.kind` | `payload["tests"]` |
+| asserts, humaneval, stdin, classeval, repository, none | `tests.kind` | `payload["tests"]` |
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dreamprm_cli.types import Example, Problem, Tests
 
 Row = dict[str, Any]
 
-KINDS = ("asserts", "humaneval", "stdin", "classeval", "none")
+KINDS = ("asserts", "humaneval", "stdin", "classeval", "repository", "none")
 
 
 def task_id_of_row(row: Row, where: str) -> str:

@@ -43,8 +43,9 @@ def find(client: Any) -> str | None:
 
 
 def all_of_them(client: Any) -> list[str]:
-    """The digests of the sandbox images of all versions."""
-    return [str(image["Id"]) for image in client.api.images(filters={"label": LABEL})]
+    """The digests of the sandbox images of all versions, and of those derived from them, the newest first."""
+    images = client.api.images(filters={"label": LABEL})
+    return [str(image["Id"]) for image in sorted(images, key=lambda image: -int(image["Created"]))]
 
 
 def build(client: Any, progress: Any = None) -> str:

@@ -125,7 +125,7 @@ def _edits(tree: ast.Module, data: bytes) -> Iterator[_Edit]:
             yield _Edit(end(left), start(right), gap.replace(old, new), operator)
 
     for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         names = sorted({node.arg for node in function.args.args} - {"self", "cls"})
         for node in ast.walk(function):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dreamprm_trainer.problems import Row
 
@@ -78,6 +78,13 @@ def _triples(code: str) -> frozenset[object]:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return frozenset()
+    definitions = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return frozenset(triples(child for definition in definitions for child in definition.body))
+
+
+def triples(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, str, str]]:
+    """Triples of consecutive syntax-tree nodes below `nodes`, in the order of the text. Names, docstrings and imports
+    do not count, constants do."""
     kinds: list[str] = []
 
     def visit(node: ast.AST) -> None:
@@ -89,8 +96,6 @@ def _triples(code: str) -> frozenset[object]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    for definition in tree.body:
-        if isinstance(definition, (ast.FunctionDef, ast.ClassDef)):
-            for child in definition.body:
-                visit(child)
-    return frozenset(zip(kinds, kinds[1:], kinds[2:], strict=False))
+    for node in nodes:
+        visit(node)
+    return zip(kinds, kinds[1:], kinds[2:], strict=False)

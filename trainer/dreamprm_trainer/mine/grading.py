@@ -1,0 +1,100 @@
+"""Programs for mined tasks, graded by the repository's own tests: what `judge.Judge` and `solve` ask.
+
+A program is the function, at the left margin, with what it needs beside it; a class around a method is taken off.
+Trust is weak: the tests share a process with the program.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from dreamprm_cli.errors import ProblemError
+from dreamprm_cli.types import Problem, Verdict
+from dreamprm_sandbox.workshop import Workshop
+from dreamprm_trainer.mine import environment
+from dreamprm_trainer.mine.functions import Function, Module, Unreadable, module
+from dreamprm_trainer.mine.judging import judge
+from dreamprm_trainer.mine.repository import Repository
+
+
+class Grader:
+    """Grades programs for the tasks of a folder that `mine` wrote. Thread-safe; use it as a context manager.
+
+    repo: the repository, read at the commit that was mined. Raises ProblemError, SandboxUnavailable.
+    """
+
+    def __init__(self, repo: Path, mined: Path, workers: int = 1) -> None:
+        with ExitStack() as stack:
+            commit = json.loads((mined / "report.json").read_text(encoding="utf-8"))["commit"]
+            repository = stack.enter_context(Repository(repo, commit))
+            where = environment.prepare(repository)
+            engine = where.engine()
+            stack.callback(engine.close)
+            self._files = where.checkout.files
+            self._seconds = _seconds(mined / "runs.jsonl", where.key)
+            self._modules: dict[str, Module] = {}
+            self._shops: queue.SimpleQueue[Workshop] = queue.SimpleQueue()
+            for _ in range(workers):
+                self._shops.put(stack.enter_context(where.workshop(engine)))
+            self._stack = stack.pop_all()
+            self.isolation = engine.isolation
+
+    def grade(self, problem: Problem, code: str) -> Verdict:
+        """What the task's tests say of the program. Raises ProblemError for a task without tests."""
+        row = problem.tests.payload
+        tests = row["tests"].get("ids") if isinstance(row.get("tests"), dict) else None
+        if not tests:
+            raise ProblemError(f"{problem.id}: no test of the repository notices a wrong body")
+        function, own = self._function(row["path"], row["qualname"])
+        budget = sum(self._seconds.get(test, 1.0) for test in tests)
+        shop = self._shops.get()
+        try:
+            found = judge(shop, own, function, _alone(code, function.name), tests, budget)
+        finally:
+            self._shops.put(shop)
+        detail = f"{found.failed}: {found.detail}" if found.failed else found.detail
+        return Verdict(
+            found.status, len(found.passed), len(tests), found.seconds, "weak", self.isolation, detail=detail
+        )
+
+    def _function(self, path: str, qualname: str) -> tuple[Function, Module]:
+        if path not in self._modules:
+            try:
+                self._modules[path] = module(path, self._files[path])
+            except (KeyError, Unreadable) as error:
+                raise ProblemError(f"{path}: not in the repository as it was mined ({error})") from None
+        for one in self._modules[path].functions:
+            if one.qualname == qualname:
+                return one, self._modules[path]
+        raise ProblemError(f"{path}: no function {qualname}")
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _alone(code: str, name: str) -> str:
+    """The method itself, where a program is a class around it."""
+    try:
+        functions = module("program.py", code.encode("utf-8", "surrogatepass")).functions
+    except Unreadable:
+        return code
+    found = {one.qualname: one for one in functions}
+    if name in found:
+        return code
+    return next((one.source for one in functions if one.name == name), code)
+
+
+def _seconds(runs: Path, key: str) -> Mapping[str, float]:
+    """What each test took without any change."""
+    try:
+        rows = [json.loads(line) for line in runs.read_bytes().splitlines() if line.endswith(b"}")]
+    except (OSError, ValueError):
+        return {}
+    return next((row["suite"]["passing"] for row in rows if row["key"] == key and "suite" in row), {})
