@@ -206,6 +206,8 @@ def _child(question: Mapping[str, Any], write: int) -> None:
     sys.dont_write_bytecode = not question.get("keep_bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     random.seed(0)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "dreamprm_sandbox"]:
+        del sys.modules[name]  # ours; the repository may have one of that name
 
     def send(kind: str, value: Any) -> None:
         message = marshal.dumps((kind, value))
@@ -220,8 +222,16 @@ def _child(question: Mapping[str, Any], write: int) -> None:
     arguments = [*_ARGUMENTS.split(), *_place.options]
     arguments += ["--collect-only"] if question.get("collect") else []
     arguments += ["--maxfail=1"] if question.get("fail_fast") else []
-    arguments += [os.path.join(ROOT, path) for path in question.get("tests", _place.tests)]
-    code = pytest.main(arguments, plugins=[Watch(question, send, tracer)])
+    if "tests" in question:
+        arguments += [os.path.join(ROOT, path) for path in question["tests"]]
+    else:  # from the top, so that a conftest.py that gives up takes no more than its own folder with it
+        names = sorted({os.path.basename(path) for path in _place.tests})
+        arguments += ["-o", f"python_files={' '.join(names)}", ROOT]
+    try:
+        code = pytest.main(arguments, plugins=[Watch(question, send, tracer)])
+    except BaseException as error:  # a conftest that ends everything, for example
+        send("said", f"{type(error).__name__}: {error}"[:_SHOWN])
+        raise
     cover = {}
     if tracer is not None:
         tracer.stop()
