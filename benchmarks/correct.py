@@ -1,7 +1,7 @@
-"""What label correction costs: a `correct` step against a plain one (full and low-rank, meta batch a quarter the size),
-peak memory, and the epochs of the linear head over 50,000 x 896 frozen states.
+"""What label correction costs: a `correct` step of the tuning loop against a plain one (full and low-rank, meta batch a
+quarter the size), peak memory, and the epochs of the linear head over 50,000 x 896 frozen states.
 
-The model is a transformer of some 13 million parameters made here; dropout off, fp32, AdamW.
+The model is a random Qwen2 of some 17 million parameters made here; fp32, AdamW.
 """
 
 from __future__ import annotations
@@ -10,102 +10,123 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import pair, summary
 
 WIDTH, DEPTH, HEADS, VOCABULARY = 512, 4, 8, 1024
-BATCH, META, TOKENS = 16, 4, 96
+BATCH, META = 16, 4  # problems
+PREFIX, BRANCHES, BRANCH = 32, 2, 32  # tokens of a problem, its programs, tokens of each
 STEPS, FEATURES = 50_000, 896
 
 
-def _model(low_rank: bool) -> Any:
-    """Token ids (B, T) -> logit (B,) at the last token; with `low_rank`, only adapters of rank 8 and the head learn."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
+def _trees(count: int) -> Any:
+    """Problems of random tokens; every program is read in its middle and at its end."""
+    import numpy as np
 
-    class Linear(nn.Module):
-        def __init__(self, inputs: int, outputs: int) -> None:
-            super().__init__()
-            self.base = nn.Linear(inputs, outputs)
-            self.a = nn.Parameter(torch.randn(8, inputs) / inputs**0.5) if low_rank else None
-            self.b = nn.Parameter(torch.randn(outputs, 8) * 1e-3) if low_rank else None
+    from dreamprm_trainer.labels import WHOLE
+    from dreamprm_trainer.sequences import Sequences, Tree
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.base(x)
-            return out if self.a is None or self.b is None else out + (x @ self.a.T) @ self.b.T * 2
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norms = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
-            self.qkv, self.out = Linear(WIDTH, 3 * WIDTH), Linear(WIDTH, WIDTH)
-            self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            q, k, v = (p.unflatten(-1, (HEADS, -1)).transpose(1, 2) for p in self.qkv(self.norms[0](x)).chunk(3, -1))
-            x = x + self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
-            out: torch.Tensor = x + self.down(F.gelu(self.up(self.norms[1](x))))
-            return out
-
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(VOCABULARY, WIDTH)
-            self.blocks = nn.Sequential(*(Block() for _ in range(DEPTH)))
-            self.head = nn.Linear(WIDTH, 1)
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.head(self.blocks(self.embed(ids))[:, -1]).squeeze(-1)
-            return out
-
-    torch.manual_seed(0)
-    model = Model()
-    if low_rank:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.endswith((".a", ".b")) or name.startswith("head"))
-    return model
+    rng = np.random.default_rng(count)
+    steps, programs = 2 * BRANCHES, np.arange(BRANCHES).repeat(2)
+    own = np.arange(BRANCHES).repeat(BRANCH)
+    trees = tuple(
+        Tree(
+            ids=rng.integers(0, VOCABULARY, PREFIX + BRANCHES * BRANCH),
+            positions=np.concatenate([np.arange(PREFIX), PREFIX + np.arange(BRANCHES * BRANCH) - own * BRANCH]),
+            prefix=PREFIX,
+            branches=(BRANCH,) * BRANCHES,
+            reads=PREFIX + BRANCH // 2 * np.arange(1, steps + 1) - 1,
+            steps=number * steps + np.arange(steps),
+            program=number * BRANCHES + programs,
+        )
+        for number in range(count)
+    )
+    total = count * steps
+    return Sequences(
+        trees=trees,
+        labels=rng.random(total, dtype=np.float32),
+        rollouts=np.where(np.arange(total) % 2, WHOLE, 4).astype(np.float32),
+        weight=np.ones(total, np.float32),
+        program=np.arange(total) // 2,
+        problem=np.arange(count * BRANCHES) // BRANCHES,
+        passed=rng.random(count * BRANCHES) < 0.5,
+        left_out=0,
+    )
 
 
-def steps(low_rank: bool) -> tuple[Callable[[], float], Callable[[], float], dict[str, int]]:
+def steps(params: str) -> tuple[Callable[[], float], Callable[[], float], dict[str, int]]:
     """(seconds of a `correct` step, of a plain step, sizes)."""
     import torch
+    from accelerate import Accelerator
+    from transformers import Qwen2Config, Qwen2Model
 
-    from dreamprm_trainer.hypergradient import training_loss
-    from dreamprm_trainer.unrolled import correct_step, plain_step
+    from dreamprm_cli.prm.source import BackboneSource
+    from dreamprm_trainer.reward_model import build
+    from dreamprm_trainer.team import Team
+    from dreamprm_trainer.tune_loop import Loop
+    from dreamprm_trainer.tune_settings import TuneSettings
 
-    model = _model(low_rank)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trainable, lr=1e-5)
-    ids, held = (torch.randint(0, VOCABULARY, (count, TOKENS)) for count in (BATCH, META))
-    labels, weights = torch.rand(BATCH), torch.ones(BATCH)
-    clean, ones = torch.randint(0, 2, (META,)).float(), torch.ones(META)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+    )
+    tokens = PREFIX + BRANCHES * BRANCH
+    settings = TuneSettings(
+        backbone="random",
+        layers=(DEPTH,),
+        params=params,  # type: ignore[arg-type]
+        lr=1e-5,
+        batch_tokens=BATCH * tokens,
+        micro_tokens=BATCH * tokens,
+        meta_share=META / BATCH,
+        cold=0,
+        epochs=1000,
+        device="cpu",
+        dtype="fp32",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Qwen2Model(config).save_pretrained(folder)
+        source = BackboneSource("random", "", Path(folder))
+        model = build(source, settings, None, torch.float32, torch.device("cpu"))
+    train, meta = _trees(BATCH), _trees(META)
+    team = Team(model, Accelerator(cpu=True), None, settings.micro_tokens)
 
-    def correct() -> float:
-        begin = time.perf_counter()
-        correct_step(lambda: model(ids), lambda: training_loss(model(held), clean, ones), labels, weights, optimiser)
-        return time.perf_counter() - begin
+    def stepping(mode: str) -> Callable[[], float]:
+        loops: list[Loop] = []  # made when needed: its optimiser takes memory
 
-    def plain() -> float:
-        begin = time.perf_counter()
-        plain_step(lambda: model(ids), labels, weights, optimiser)
-        return time.perf_counter() - begin
+        def step() -> float:
+            if not loops:
+                own = replace(settings, mode=mode)  # type: ignore[arg-type]
+                loops.append(Loop(team, train, meta, meta, own, lambda event: None))
+            begin = time.perf_counter()
+            loops[0].step(train.trees)
+            return time.perf_counter() - begin
+
+        return step
 
     sizes = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trainable": sum(parameter.numel() for parameter in trainable),
+        "trainable": sum(parameter.numel() for parameter in model.trained.values()),
     }
-    return correct, plain, sizes
+    return stepping("correct"), stepping("plain"), sizes
 
 
-def peak_mb(low_rank: bool, kind: str) -> float:
+def peak_mb(params: str, kind: str) -> float:
     """Peak resident memory over three steps of one kind, in a process of its own."""
     code = (
         "import resource; from benchmarks.correct import steps; "
-        f"correct, plain, _ = steps({low_rank}); [{kind}() for _ in range(3)]; "
+        f"correct, plain, _ = steps({params!r}); [{kind}() for _ in range(3)]; "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -153,12 +174,13 @@ def head_epochs(repeats: int) -> dict[str, Any]:
 
 
 def measure(repeats: int = 5) -> dict[str, Any]:
-    result: dict[str, Any] = {"batch": BATCH, "meta_batch": META, "tokens": TOKENS, "optimiser": "AdamW"}
-    for name, low_rank in (("full", False), ("lora", True)):
-        correct, plain, sizes = steps(low_rank)
+    tokens = PREFIX + BRANCHES * BRANCH
+    result: dict[str, Any] = {"batch": BATCH, "meta_batch": META, "tokens": tokens, "optimiser": "AdamW"}
+    for name in ("full", "lora"):
+        correct, plain, sizes = steps(name)
         correct(), plain()  # warm up
         result[name] = {**sizes, "correct_against_plain": pair(correct, plain, repeats)}
-        memory = {kind: peak_mb(low_rank, kind) for kind in ("correct", "plain")}
+        memory = {kind: peak_mb(name, kind) for kind in ("correct", "plain")}
         result[name]["peak_mb"] = {**memory, "ratio": memory["correct"] / memory["plain"]}
     result["head_epoch"] = head_epochs(repeats * 4)
     return result

@@ -120,7 +120,8 @@ def test_batches_hold_all_in_order_and_fit(sizes, limit, seed):
 def test_items_become_examples_by_problem(make_item):
     counted = make_item(sample=1, passed=False, passes=(0, 3, 0), rollouts=(0, 4, 0))
     items = [make_item("P/0"), counted, make_item("P/1", truth=(None, False, None))]
-    first, second = examples_of(items)
+    first, second = examples_of(items, weights={"own": 0.5, "other": 2.0})
+    assert {program.weight for program in first.programs} == {0.5}
     assert [len(first.programs), len(second.programs)] == [2, 1]
     plain, rolled = first.programs
     assert math.isnan(plain.labels[0])

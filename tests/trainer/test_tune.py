@@ -39,6 +39,7 @@ from dreamprm_trainer.tune_loop import Loop  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+CPU = torch.device("cpu")
 LEARN = {"epochs": 3, "head_lr": 3e-2, "label_lr": 0.5, "layers": (2, 3)}
 TRAIN, META, VALIDATION = examples(0, 12, flips=0.35), examples(30, 4), examples(40, 3)
 
@@ -143,21 +144,48 @@ def test_it_stops_when_validation_gets_no_better(tiny, tmp_path):
     assert len(tune(TRAIN[:2], VALIDATION, chosen, tmp_path).validation) == 3
 
 
-def test_the_moves_are_those_of_the_tested_gradient(tiny):
-    """A step's labels against differentiation through AdamW's step, with a batch in several forwards and clipping."""
-    chosen = settings(tiny, mode="correct", cold=1, lr=1e-3, head_lr=1e-3, clip=0.02, weight_decay=0.0)
+def _midway(tiny, dtype="fp32"):
+    """A loop in the middle of training, its labels about to move."""
+    changes = {"lr": 1e-3, "head_lr": 1e-3, "clip": 0.02, "weight_decay": 0.0, "dtype": dtype}
+    chosen = settings(tiny, mode="correct", cold=1, **changes)
     source = locate_backbone(str(tiny))
     unsure = [
         Example(one.problem, tuple(replace(p, labels=tuple(0.3 + 0.4 * y for y in p.labels)) for p in one.programs))
         for one in TRAIN
     ]
     sets = packed(unsure, META, VALIDATION, chosen, source.folder)
-    model = build(source, chosen, None, torch.float32, torch.device("cpu"))
+    model = build(source, chosen, None, getattr(torch, {"fp32": "float32", "bf16": "bfloat16"}[dtype]), CPU)
     loop = Loop(Team(model, Accelerator(cpu=True), None, chosen.micro_tokens), *sets, chosen, lambda _: None)
-    trees = [loop.data.trees[index] for index in loop.orders[0][0]]
     for order in loop.orders[0][1:5]:
         loop.step([loop.data.trees[index] for index in order])
     loop.position.epoch, loop.position.step = 1, 4
+    return loop
+
+
+def _first(loop):
+    return [loop.data.trees[index] for index in loop.orders[0][0]]
+
+
+def _moves(loop):
+    """How far the logits of the first batch's labels go in a step, where they may."""
+    before = torch.logit(loop.moving.labels)
+    loop.step(_first(loop))
+    rows = np.concatenate([tree.steps for tree in _first(loop)])
+    return (torch.logit(loop.moving.labels) - before)[rows][loop.start.free[rows]]
+
+
+def test_labels_move_in_bf16_as_they_do_in_fp32(tiny):
+    """The finite difference must not drown in rounding."""
+    exact, rough = _midway(tiny), _midway(tiny, "bf16")
+    rough.team.model.load_state_dict(exact.team.model.trained, strict=False)
+    rough.optimiser.load_state_dict(exact.optimiser.state_dict())
+    assert torch.nn.functional.cosine_similarity(_moves(exact), _moves(rough), dim=0) > 0.98
+
+
+def test_the_moves_are_those_of_the_tested_gradient(tiny):
+    """A step's labels against differentiation through AdamW's step, with a batch in several forwards and clipping."""
+    loop = _midway(tiny)
+    chosen, model, trees = loop.settings, loop.team.model, _first(loop)
     rows = torch.from_numpy(np.concatenate([tree.steps for tree in trees]))
     held = [loop.meta.trees[index] for index in loop.meta_batches[0]]
     clean = torch.from_numpy(loop.meta.labels[np.concatenate([tree.steps for tree in held])])
@@ -170,11 +198,10 @@ def test_the_moves_are_those_of_the_tested_gradient(tiny):
         first={name: state["exp_avg"].clone() for name, state in states.items()},
         second={name: state["exp_avg_sq"].clone() for name, state in states.items()},
     )
-    free = loop.start.free[rows]
-    before, labels = torch.logit(loop.moving.labels), loop.moving.labels[rows]
+    free, labels = loop.start.free[rows], loop.moving.labels[rows]
 
     def run(some, params):
-        return functional_call(model, params, (collate(some, torch.device("cpu")),))
+        return functional_call(model, params, (collate(some, CPU),))
 
     class Clipped(Adam):
         """As `clip_grad_norm_` does before the step, its factor held constant."""
@@ -193,10 +220,8 @@ def test_the_moves_are_those_of_the_tested_gradient(tiny):
             torch.ones_like(labels),
             Clipped(**{name: getattr(inner, name) for name in ("lr", "steps", "first", "second")}),
         )
-    loop.step(trees)
-    moved = (torch.logit(loop.moving.labels) - before)[rows][free]
     wanted = -(for_y * labels * (1 - labels))[free]
-    assert torch.nn.functional.cosine_similarity(moved, wanted, dim=0) > 0.999
+    assert torch.nn.functional.cosine_similarity(_moves(loop), wanted, dim=0) > 0.999
     assert bool((loop.moving.labels[rows][~free] == labels[~free]).all())
 
 

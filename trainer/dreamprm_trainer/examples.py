@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from dreamprm_cli.types import Problem, Step
 from dreamprm_trainer.data import Item
@@ -36,8 +37,10 @@ class Example:
     programs: tuple[Program, ...]
 
 
-def examples_of(items: Sequence[Item], labels: Floats | None = None) -> list[Example]:
-    """Graded items by problem. labels: (S,) of the scored steps of all items in order.
+def examples_of(
+    items: Sequence[Item], labels: Floats | None = None, weights: Mapping[str, float] = MappingProxyType({})
+) -> list[Example]:
+    """Graded items by problem. labels: (S,) of the scored steps of all items in order; weights: of sources, default 1.
 
     By default a step's label is its own truth where known, else the Beta mean of its rollouts, else the program's
     outcome. The last scored step of a program always has its outcome.
@@ -53,7 +56,7 @@ def examples_of(items: Sequence[Item], labels: Floats | None = None) -> list[Exa
             if given is not None:
                 label = next(given)
                 values[number] = values[number] if number == scored[-1] else label
-        program = Program(item.steps, tuple(values), tuple(counts), item.passed)
+        program = Program(item.steps, tuple(values), tuple(counts), item.passed, weights.get(item.source, 1.0))
         grouped.setdefault((item.source, item.problem.id), (item.problem, []))[1].append(program)
     return [Example(problem, tuple(programs)) for problem, programs in grouped.values()]
 

@@ -83,7 +83,7 @@ def tune(
     Started by `accelerate launch`, every process calls this, and the first one writes and tells. Raises ConfigError
     for sets that are empty or settings that do not fit, CheckpointError for the backbone.
     """
-    accelerator = Accelerator(cpu=settings.device == "cpu")
+    accelerator = Accelerator(cpu=settings.device == "cpu" or not torch.cuda.is_available())
     first, device = accelerator.is_main_process, accelerator.device
     tell = tell if first else _silent
     source = locate_backbone(settings.backbone)

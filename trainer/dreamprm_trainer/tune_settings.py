@@ -47,7 +47,7 @@ class TuneSettings:
     epochs: int = 3
     patience: int = 2
     watch: Literal["loss", "auc"] = "loss"
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     micro_tokens: int = 4096
     max_length: int = 4096
     code_reserve: int = 1536
