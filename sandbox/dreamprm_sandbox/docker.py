@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import SandboxUnavailable
-from dreamprm_sandbox import cgroup, codec, harden, image, proof, relay, runner, zygote
+from dreamprm_sandbox import cgroup, codec, harden, image, proof, rehearsal, relay, runner, zygote
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import DockerStream, Fault, Slot
 
@@ -38,9 +38,10 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "LD_BIND_NOW": "1",  # what is not bound before a fork is bound after it, by each child anew
     "GLIBC_TUNABLES": "glibc.malloc.mxfast=0",  # what consolidates its bins after a fork copies every page of them
 }
-_MODULES = (codec, cgroup, proof, runner, relay, zygote)  # in the order they import each other
+_MODULES = (codec, cgroup, proof, runner, rehearsal, relay, zygote)  # in the order they import each other
 # Reads one program from standard input, byte by byte no further than its end, and runs it.
 _BOOT = (
     "import os\n"
@@ -159,7 +160,7 @@ class Engine:
         """What `proof.shortcomings` holds the container to."""
         return {
             "memory": (self.limits.memory_mb + self.limits.tmpfs_mb + _OVERHEAD_MB) << 20,
-            "pids": self.limits.pids,
+            "pids": self.limits.pids + zygote.WAITING,
             "cpu_us_per_s": 1_000_000,
             "tmpfs_bytes": self.limits.tmpfs_mb << 20,
             "tmpfs_inodes": self.limits.tmpfs_files,
