@@ -105,7 +105,7 @@ class PrivateDaemon:
             with contextlib.suppress(SandboxUnavailable):
                 client = self.connect()
                 for container in docker.containers(client):
-                    docker.remove(client, container["Id"])
+                    docker.remove(client, docker.name_of(container))
                 client.close()
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -22,10 +22,11 @@ class Meter:
     def __init__(self) -> None:
         self._cpu = _first("cpuacct/cpuacct.usage", "cpu,cpuacct/cpuacct.usage", "cpu.stat")
         self._oom = _first("memory/memory.oom_control", "memory.events")
+        self._tasks = _first("pids/pids.current", "pids.current")
 
     @property
     def complete(self) -> bool:
-        return self._cpu >= 0 and self._oom >= 0
+        return min(self._cpu, self._oom, self._tasks) >= 0
 
     def cpu_us(self) -> int:
         """Processor time of all processes of the group, microseconds."""
@@ -33,6 +34,10 @@ class Meter:
         if text.startswith(b"usage_usec"):
             return int(text.split(None, 2)[1])
         return int(text) // 1000
+
+    def tasks(self) -> int:
+        """Processes and threads of the group, those that ended but were not waited for among them."""
+        return int(os.pread(self._tasks, 32, 0))
 
     def oom_kills(self) -> int:
         """Processes the kernel killed because the group's memory was used up."""

@@ -34,7 +34,7 @@ def status(prove: bool = True) -> dict[str, Any]:
         "runtimes": sorted(about.get("Runtimes") or {}),
         "image": image.find(client),
         "containers": len(ours),
-        "orphans": sum(docker.orphaned(container) for container in ours),
+        "orphans": sum(docker.orphaned(container["Labels"]) for container in ours),
         "ready": False,
         "problem": None,
     }

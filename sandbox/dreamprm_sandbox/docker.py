@@ -5,7 +5,7 @@ Everything that talks to Docker (or to podman's compatible socket, through DOCKE
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import json
 import os
 import socket
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import SandboxUnavailable
-from dreamprm_sandbox import cgroup, codec, harden, image, proof, relay, runner, zygote
+from dreamprm_sandbox import boot, image, proof, scratch, zygote
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.slot import DockerStream, Fault, Slot
 
@@ -25,6 +25,7 @@ _START_S = 60.0
 _API_TIMEOUT_S = 120
 _OVERHEAD_MB = 96  # PID 1, the page tables of its children, and the files in tmpfs on top of it
 _NOFILE = 256
+_NPROC = 1 << 14  # of the candidates of all containers: not what limits them, but podman asks for more than it may have
 _FSIZE = 64 << 20
 _STACK = 64 << 20
 _CAPABILITIES = ["CHOWN", "KILL", "SETGID", "SETUID"]
@@ -38,50 +39,9 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    "LD_BIND_NOW": "1",  # what is not bound before a fork is bound after it, by each child anew
     "GLIBC_TUNABLES": "glibc.malloc.mxfast=0",  # what consolidates its bins after a fork copies every page of them
 }
-_MODULES = (codec, cgroup, proof, runner, relay, zygote)  # in the order they import each other
-# Reads one program from standard input, byte by byte no further than its end, and runs it.
-_BOOT = (
-    "import os\n"
-    "def take(n):\n"
-    "    b = b''\n"
-    "    while len(b) < n:\n"
-    "        p = os.read(0, n - len(b))\n"
-    "        if not p: os._exit(0)\n"
-    "        b += p\n"
-    "    return b\n"
-    "exec(compile(take(int.from_bytes(take(4), 'big')), 'boot.py', 'exec'))\n"
-)
-_PYTHON = ["/usr/bin/python3", "-P", "-s", "-c"]
-# What PID 1 runs first: the call filter, and the compiler. Both need a good deal of memory, which every candidate
-# would carry as copied page tables; hence a fresh interpreter after it, which is handed the compiled modules.
-_FIRST = """
-import marshal, os
-try:
-    refuse_calls()
-except OSError:
-    pass  # the proof finds out, and says what is missing
-codes = [(name, compile(source, name + ".py", "exec", dont_inherit=True)) for name, source in {sources!r}]
-file = os.memfd_create("zygote", 0)
-with open(file, "wb", closefd=False) as opened:
-    marshal.dump(codes, opened)
-os.execv({python[0]!r}, [*{python!r}, f"file = {{file}}" + {second!r}])
-"""
-_SECOND = """
-import marshal, os, sys, types
-os.lseek(file, 0, 0)
-with open(file, "rb") as opened:
-    codes = marshal.load(opened)
-package = sys.modules["dreamprm_sandbox"] = types.ModuleType("dreamprm_sandbox")
-package.__path__ = []
-for name, code in codes:
-    module = sys.modules["dreamprm_sandbox." + name] = types.ModuleType("dreamprm_sandbox." + name)
-    setattr(package, name, module)
-    exec(code, module.__dict__)
-del codes, code
-package.zygote.main({memory_bytes})
-"""
 
 
 class Engine:
@@ -92,7 +52,8 @@ class Engine:
         self.runtime = runtime
         self.client = connect()
         self._lock = threading.Lock()
-        self._containers: dict[int, str] = {}  # id(slot) -> container
+        self._containers: dict[int, str] = {}  # id(slot) -> container, by name
+        self._kind = "podman" if scratch.is_podman(self.client) else "docker"
         reap(self.client)
         self.image = image_id or image.ensure(self.client)
 
@@ -121,7 +82,7 @@ class Engine:
         with self._lock:
             self._containers[id(slot)] = container
         try:
-            stream.send(_program(self.limits.memory_mb << 20), _START_S)
+            stream.send(boot.program(self.limits.memory_mb << 20), _START_S)
             found = proof.shortcomings(json.loads(slot.hello(_START_S)), self.wanted)
         except Fault:
             self.discard(slot)
@@ -152,14 +113,14 @@ class Engine:
 
     @property
     def isolation(self) -> str:
-        return f"docker {self.runtime or 'runc'} {self.image.removeprefix('sha256:')[:12]}"
+        return f"{self._kind} {self.runtime or 'runc'} {self.image.removeprefix('sha256:')[:12]}"
 
     @property
     def wanted(self) -> dict[str, int]:
         """What `proof.shortcomings` holds the container to."""
         return {
             "memory": (self.limits.memory_mb + self.limits.tmpfs_mb + _OVERHEAD_MB) << 20,
-            "pids": self.limits.pids,
+            "pids": self.limits.pids + zygote.WAITING,
             "cpu_us_per_s": 1_000_000,
             "tmpfs_bytes": self.limits.tmpfs_mb << 20,
             "tmpfs_inodes": self.limits.tmpfs_files,
@@ -168,11 +129,13 @@ class Engine:
         }
 
     def _create(self) -> str:
+        """A container that is not started yet: its name."""
         from docker.types import Ulimit
 
         api = self.client.api
         wanted = self.wanted
-        tmpfs = f"size={wanted['tmpfs_bytes']},nr_inodes={wanted['tmpfs_inodes']},mode=1777,nosuid,nodev"
+        name = f"dreamprm-{uuid.uuid4().hex[:12]}"
+        writable = scratch.mounts(self.client, name, _owner(), wanted["tmpfs_bytes"], wanted["tmpfs_inodes"])
         host = api.create_host_config(
             network_mode="none",
             ipc_mode="none",
@@ -185,9 +148,9 @@ class Engine:
             pids_limit=wanted["pids"],
             cpu_period=100_000,
             cpu_quota=100_000,
-            tmpfs=dict.fromkeys(proof.WRITABLE, tmpfs),
             ulimits=[
                 Ulimit(name="nofile", soft=_NOFILE, hard=_NOFILE),
+                Ulimit(name="nproc", soft=_NPROC, hard=_NPROC),
                 Ulimit(name="core", soft=0, hard=0),
                 Ulimit(name="fsize", soft=_FSIZE, hard=_FSIZE),
                 Ulimit(name="stack", soft=8 << 20, hard=_STACK),
@@ -198,11 +161,20 @@ class Engine:
             auto_remove=True,
             init=False,
             runtime=self.runtime,
+            **writable,
         )
-        created = api.create_container(
+        try:
+            self._create_container(name, host)
+        except BaseException:
+            scratch.remove(self.client, name)
+            raise
+        return name
+
+    def _create_container(self, name: str, host: Any) -> None:
+        self.client.api.create_container(
             self.image,
-            command=[*_PYTHON, _BOOT],
-            name=f"dreamprm-{uuid.uuid4().hex[:12]}",
+            command=[*boot.PYTHON, boot.BOOT],
+            name=name,
             environment=_ENVIRONMENT,
             labels=_owner(),
             stdin_open=True,  # with the attach below: closed when this process is gone
@@ -213,7 +185,6 @@ class Engine:
             network_disabled=True,
             host_config=host,
         )
-        return str(created["Id"])
 
     def _remove(self, container: str) -> None:
         remove(self.client, container)
@@ -243,28 +214,32 @@ def containers(client: Any) -> list[dict[str, Any]]:
     return list(client.api.containers(all=True, filters={"label": LABEL}))
 
 
-def orphaned(container: dict[str, Any]) -> bool:
-    """Whether the process that started it, on this machine, is dead."""
-    labels = container["Labels"]
+def orphaned(labels: dict[str, str]) -> bool:
+    """Whether the process that started what has these labels, on this machine, is dead."""
     return labels.get(f"{LABEL}.host") == _host() and not _alive(labels)
 
 
 def reap(client: Any) -> int:
-    """Remove the containers whose owner is dead. How many there were."""
-    orphans = [container for container in containers(client) if orphaned(container)]
+    """Remove the containers whose owner is dead, and what is left of them. How many there were."""
+    orphans = {name_of(container) for container in containers(client) if orphaned(container["Labels"])}
+    orphans |= {name for name, labels in scratch.left(client, LABEL) if orphaned(labels)}
     for container in orphans:
-        remove(client, container["Id"])
+        remove(client, container)
     return len(orphans)
 
 
+def name_of(container: dict[str, Any]) -> str:
+    """The name of one of `containers`."""
+    return str(container["Names"][0]).removeprefix("/")
+
+
 def remove(client: Any, container: str) -> None:
-    """Kill and remove a container; one that is already going or gone is fine."""
+    """Kill and remove a container, by name; one that is already going or gone is fine."""
     import docker.errors
 
-    try:
+    with contextlib.suppress(docker.errors.DockerException, OSError):
         client.api.remove_container(container, force=True, v=True)
-    except (docker.errors.DockerException, OSError):
-        return
+    scratch.remove(client, container)
 
 
 def _owner() -> dict[str, str]:
@@ -290,15 +265,6 @@ def _host() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
-
-
-def _program(memory_bytes: int) -> bytes:
-    """What PID 1 runs, after its length. The image holds no code of ours."""
-    sources = [(module.__name__.rpartition(".")[2], inspect.getsource(module)) for module in _MODULES]
-    second = _SECOND.format(memory_bytes=memory_bytes)
-    first = inspect.getsource(harden) + _FIRST.format(sources=sources, python=_PYTHON, second=second)
-    program = first.encode()
-    return len(program).to_bytes(4, "big") + program
 
 
 def _own_socket(raw: Any) -> socket.socket:

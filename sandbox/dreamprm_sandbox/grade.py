@@ -33,7 +33,8 @@ def verdict_rows(
 ) -> Iterator[Row]:
     """One row a program, in order: `{"event": "verdict", "task_id", "index", "status", "passed", "total", "seconds",
     "trust", "isolation", "detail", "parts"}`; with `compare`, also `compat` (the status that mode gives) and `differs`
-    (pass or not). Where a problem's tests cannot be run, `{"event": "ungraded", ..., "status": null, "reason"}`."""
+    (pass or not), both null where that mode cannot run the tests. Where a problem's tests cannot be run at all,
+    `{"event": "ungraded", ..., "status": null, "reason"}`."""
     ours = box.each((problems[sample.task_id], sample.code) for sample in todo)
     theirs: Iterable[Verdict | ProblemError | None] = repeat(None)
     if compare is not None:
@@ -47,6 +48,8 @@ def verdict_rows(
         if isinstance(other, Verdict):
             differs = (other.status == "PASS") != (verdict.status == "PASS")
             row |= {"compat": other.status, "differs": differs}
+        elif compare is not None:
+            row |= {"compat": None, "differs": None}
         yield row
 
 
@@ -84,9 +87,9 @@ def summary(rows: Iterable[Row], seconds: float) -> Row:
     return totals | {"differs": differing} if compared else totals
 
 
-def kept(path: Path, found: Sequence[Sample] = ()) -> list[Row]:
+def kept(path: Path, found: Sequence[Sample] = (), compared: bool = False) -> list[Row]:
     """The verdicts of an earlier run; a last line that was cut off by a kill is removed. Raises ProblemError, also
-    when they are not of the first of the programs `found`."""
+    when they are not of the first of the programs `found`, or not `compared` with another mode as the rest will be."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -100,6 +103,9 @@ def kept(path: Path, found: Sequence[Sample] = ()) -> list[Row]:
         raise ProblemError(f"{path}: not a file of verdicts", "name another --out") from None
     if places != [(sample.task_id, sample.index) for sample in found[: len(rows)]]:
         raise ProblemError(f"{path}: holds verdicts of other programs", "name another --out")
+    if any(("compat" in row) != compared for row in rows if row.get("status") is not None):
+        begun = "without" if compared else "with"
+        raise ProblemError(f"{path}: was begun {begun} --compare", "go on with the same command, or name another --out")
     return rows
 
 
@@ -143,7 +149,7 @@ def grade_all(
     """Grade every program that `out` has no verdict for yet, and append it there. `tell` gets every row in order, the
     kept ones too; progress goes to standard error. The totals; `left_out` counts inputs, by problem, that a reference
     solution's results are too large for."""
-    graded = [] if out is None else kept(out, found)
+    graded = [] if out is None else kept(out, found, compare is not None)
     for row in graded:
         tell(row)
     todo = found[len(graded) :]

@@ -2,7 +2,8 @@
 
 Refused: sockets other than Unix and IP (raw packets, netlink, vsock, the kernel's crypto), System V and POSIX message
 queues and shared memory (they would outlive a candidate), tracing, namespaces, mounts, io_uring, bpf, keys.
-Refused calls fail with EPERM. Standard library only; runs in the container.
+Refused calls fail with EPERM; clone3, whose flags a filter cannot see, with ENOSYS, for which clone is used instead.
+Standard library only; runs in the container.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ _REFUSED = {
     "open_by_handle_at": (304, 265), "personality": (135, 92),
     "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
 }  # fmt: skip
-_SOCKET = (41, 198)
+_SOCKET, _CLONE, _CLONE3 = (41, 198), (56, 220), (435, 435)
+_NEW_NAMESPACES = 0x7E020000  # the flags CLONE_NEW*
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH
 
-_LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _EPERM = 0x7FFF0000, 0x00050001
+_LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 _NUMBER_AT, _ARCH_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 _PR_SET_SECCOMP, _FILTER_MODE = 22, 2
 _X32 = 0x40000000
@@ -53,6 +55,9 @@ def filter_program(machine: str) -> bytes:
     ]
     for number in refused:
         code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _EPERM)]
+    code += [(_JUMP_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ENOSYS)]
+    code += [(_JUMP_EQUAL, 0, 4, _CLONE[column]), (_LOAD, 0, 0, _FIRST_ARGUMENT_AT)]
+    code += [(_JUMP_SET, 0, 1, _NEW_NAMESPACES), (_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW)]
     code += [(_JUMP_EQUAL, 1, 0, _SOCKET[column]), (_RETURN, 0, 0, _ALLOW), (_LOAD, 0, 0, _FIRST_ARGUMENT_AT)]
     for family in _ALLOWED_FAMILIES:
         code += [(_JUMP_EQUAL, 0, 1, family), (_RETURN, 0, 0, _ALLOW)]

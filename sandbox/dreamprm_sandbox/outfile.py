@@ -49,8 +49,8 @@ def _program(source: bytes, telling: int) -> None:
     """What `python solution.py` does; the name of an exception is told apart."""
     from dreamprm_sandbox import runner
 
-    space = runner._main.__dict__
-    sys.modules["__main__"] = runner._main
+    space = runner.MAIN.__dict__
+    sys.modules["__main__"] = runner.MAIN
     sys.modules.pop("solution", None)
     sys.argv = ["solution.py"]
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115

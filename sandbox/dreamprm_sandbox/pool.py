@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -45,6 +45,7 @@ _PATIENCE_S = 45.0
 _LONGEST_PAUSE_S = 2.0
 _RUNS_PER_CONTAINER = 2000
 _AHEAD = 32  # jobs in flight for each worker: one slow program does not hold up the others
+_PAUSE_S = 0.02  # for so long verdicts are collected when nothing else is to be done: waking up for each costs too
 
 
 Trust = Literal["strong", "weak"]
@@ -129,6 +130,8 @@ class Sandbox:
         try:
             for task, code in jobs:
                 waiting.append(self._executor.submit(judge, task, code))
+                if len(waiting) >= _AHEAD * self.workers and not waiting[0].done():
+                    wait([waiting[len(waiting) // 2]], _PAUSE_S)
                 while waiting and (waiting[0].done() or len(waiting) >= _AHEAD * self.workers):
                     yield waiting.popleft().result()
             while waiting:

@@ -96,7 +96,7 @@ def shortcomings(report: Mapping[str, Any], wanted: Mapping[str, int]) -> list[s
         need(value is not None and value <= wanted[key], f"{key} limit is {value}, not {wanted[key]} {unit}")
     swap = group["memory_swap"]
     need(not facts["swap"] or (swap is not None and swap <= wanted["memory"]), "swap is not limited")
-    need(report["meter"], "processor time and out-of-memory counters cannot be read")
+    need(report["meter"], "the counters of processor time, processes or out-of-memory kills cannot be read")
     need(all(int(uid) != 0 for uid in status["Uid"].split()), "candidates run as root")
     need(all(int(gid) != 0 for gid in status["Gid"].split()) and not status["Groups"], "candidates are of root's group")
     for key in ("CapPrm", "CapEff", "CapInh", "CapAmb"):

@@ -1,8 +1,9 @@
 """Bytes between the host and one candidate, and the limits on it while they flow. Part of PID 1.
 
 From the host: header `kind u8, 3 pad, length u32` and payload; kinds START (a `LIMITS` struct), DATA (to the
-candidate's job pipe; begins a new test), MORE (the same, and another follows), EOF, STOP. To the host, the same header
-with kinds HELLO (JSON), RESULT, OUT, ERR (bytes as they come) and EXIT (an `ENDED` struct), which ends a run.
+candidate's job pipe; begins a new test), MORE (the same, and another follows), LAST (the same, and end of file after
+it), STOP. The job itself is the first of DATA or LAST, and sent together with START. To the host, the same header with
+kinds HELLO (JSON), RESULT, OUT, ERR (bytes as they come) and EXIT (an `ENDED` struct), which ends a run.
 
 Lockstep: of several inputs on their way, the next is not even read before the candidate's result for the last is
 complete. Results are counted by their length, never understood. Everything passes through fixed buffers that are
@@ -16,11 +17,10 @@ import os
 import select
 import struct
 import time
-from dataclasses import dataclass
 
 from dreamprm_sandbox.cgroup import Meter
 
-START, DATA, MORE, EOF, STOP = range(1, 6)
+START, DATA, MORE, LAST, STOP = range(1, 6)
 HELLO, RESULT, OUT, ERR, EXIT = range(11, 16)
 EXITED, STOPPED, CPU, WALL, OUTPUT = range(5)  # why a run ended
 HEADER = struct.Struct("!BxxxI")
@@ -34,17 +34,16 @@ _CHUNK = 1 << 15
 _ERR_SHOWN = 4096
 _HELD_BACK_US = 10_000  # results are sent together for so long while more inputs are at hand
 _RESULT_HEADER = 5  # tag, u32 length
+_HEAD_START_MS = 5  # a program that has all its input is left alone for so long: most have ended by then
 
 
-@dataclass(slots=True)
 class Candidate:
     """A forked process and this side of its pipes (-1 once closed)."""
 
-    pid: int
-    job: int
-    result: int
-    stdout: int
-    stderr: int
+    __slots__ = ("job", "pid", "result", "stderr", "stdout")
+
+    def __init__(self, pid: int, job: int, result: int, stdout: int, stderr: int) -> None:
+        self.pid, self.job, self.result, self.stdout, self.stderr = pid, job, result, stdout, stderr
 
     def close(self) -> None:
         for fd in (self.job, self.result, self.stdout, self.stderr):
@@ -130,11 +129,14 @@ class Clock:
         self._meter = meter
         self._cpu_us, self._wall_us, self._total_us = cpu_us, wall_us, total_cpu_us
         self.started, self.cpu_started = now_us(), meter.cpu_us()
-        self.new_test()
+        self._begin(self.started, self.cpu_started)
 
     def new_test(self) -> None:
+        self._begin(now_us(), self._meter.cpu_us())
+
+    def _begin(self, now: int, cpu: int) -> None:
         self._resting = False
-        self.test_started, self.test_cpu_started = now_us(), self._meter.cpu_us()
+        self.test_started, self.test_cpu_started = now, cpu
         self._check_at = self.test_started + self._cpu_us  # the group cannot use more than one processor
 
     def rest(self) -> None:
@@ -202,7 +204,7 @@ class Run:
         self._results = Results()
         self._left = 0  # bytes of the current DATA frame still to be read
         self._fed, self._taken = 0, 0  # the part of `incoming` that the candidate has not taken yet
-        self._more = False  # another input is on its way
+        self._kind = START  # of the last frame from the host
         self._held_since = 0
         self._reason = -1
         self._poller = select.poll()
@@ -211,7 +213,11 @@ class Run:
         """Until the candidate ends, a limit does it, or the host."""
         candidate, poller = self._candidate, self._poller
         pidfd = os.pidfd_open(candidate.pid)
-        for fd in (pidfd, 0, candidate.result, candidate.stdout, candidate.stderr):
+        poller.register(pidfd, select.POLLIN)
+        self._input()
+        if candidate.job < 0 and (pidfd, select.POLLIN) in poller.poll(_HEAD_START_MS):
+            self._reason = EXITED
+        for fd in (candidate.result, candidate.stdout, candidate.stderr):
             poller.register(fd, select.POLLIN)
         while self._reason < 0:
             now = now_us()
@@ -226,7 +232,9 @@ class Run:
                 if fd == candidate.result:
                     self._result()
                 elif fd == 0:
-                    self._input(event)
+                    if not event & select.POLLIN:
+                        os._exit(0)  # the host is gone
+                    self._input()
                 elif fd == candidate.stdout or fd == candidate.stderr:
                     self._output(fd)
                 elif fd == candidate.job:
@@ -246,6 +254,8 @@ class Run:
         while host.relay(candidate.result, RESULT):
             pass
         while self._output(candidate.stdout):
+            pass
+        while self._output(candidate.stderr):
             pass
         host.skip(self._left)
         host.send(
@@ -267,13 +277,14 @@ class Run:
         data = self._host.relay(self._candidate.result, RESULT)
         if not data:
             self._poller.unregister(self._candidate.result)
-        elif self._forward:
+            return
+        if self._forward:
             return  # a program's are few and come at its end
-        elif self._results.complete(data):
+        if self._results.complete(data):
             self._poller.register(0, select.POLLIN)
-            if not self._more:
+            if self._kind != MORE:
                 self._clock.rest()
-        if self._more:
+        if self._kind == MORE:
             self._held_since = self._held_since or now_us()
         else:
             self._send_held()
@@ -299,21 +310,17 @@ class Run:
             return False
         return True
 
-    def _input(self, event: int) -> None:
+    def _input(self) -> None:
         if self._left == 0:
-            if not event & select.POLLIN:
-                os._exit(0)  # the host is gone
             kind, self._left = self._host.header()
-            if kind in (DATA, MORE):
-                self._more = kind == MORE
-                self._clock.new_test()
-            elif kind == EOF:
-                os.close(self._candidate.job)
-                self._candidate.job = -1
-            elif kind == STOP:
+            if kind == STOP:
                 self._reason = STOPPED
-            else:
+                return
+            if kind not in (DATA, MORE, LAST):
                 os._exit(72)
+            if self._kind != START:
+                self._clock.new_test()
+            self._kind = kind
         if self._left:
             self._fed, self._taken = 0, self._host.take(self._left)
             self._left -= self._taken
@@ -330,7 +337,10 @@ class Run:
         except OSError:  # the candidate closed its input
             self._fed = self._taken
         self._poller.unregister(self._candidate.job)
-        if self._left or self._forward:
+        if self._kind == LAST and not self._left:
+            os.close(self._candidate.job)
+            self._candidate.job = -1
+        if self._kind == LAST or self._left:
             self._poller.register(0, select.POLLIN)
         # else: the next input is read when the result of this one is there
 

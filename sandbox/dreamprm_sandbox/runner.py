@@ -24,7 +24,7 @@ import resource
 import struct
 import sys
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 from dreamprm_sandbox.codec import Opaque, TooLarge, decode, encode
 
@@ -33,15 +33,16 @@ _str, _len, _type, _isinstance = str, len, type, isinstance
 _args_of = BaseException.__dict__["args"].__get__
 MAX_INPUT = 1 << 30  # the host is trusted: its inputs are not capped
 RESULT_FD = 3
-# Imported before the first fork: programs of the benchmarks start with these, and `ast` is half of compiling.
+# Imported before the first fork: programs of the benchmarks start with these. All pay for what few of them import, in
+# page tables to copy.
 _PRELOADED = (
-    "ast bisect collections copy dataclasses datetime enum functools heapq itertools json math operator random re "
-    "statistics string threading typing"
+    "bisect collections copy datetime enum functools heapq itertools json math operator random re statistics string "
+    "threading typing"
 )
 _PROGRAM, _CALLS, _SCRIPT = range(3)
 MODES = {"program": _PROGRAM, "calls": _CALLS, "script": _SCRIPT}
 # mode, megabytes of memory (0: what PID 1 has), lengths of prelude, code and entry point
-_HEADER = struct.Struct("!IIIII")
+HEADER = struct.Struct("!IIIII")
 
 
 def _preload() -> None:
@@ -82,14 +83,14 @@ def limit(memory_bytes: int) -> None:
 def pack_job(mode: str, memory_mb: int, prelude: str, code: str, entry_point: str | None) -> bytes:
     """A job's bytes. Lone surrogates stay what they are: the candidate's compiler refuses them."""
     texts = [text.encode("utf-8", "surrogatepass") for text in (prelude, code, entry_point or "")]
-    return _HEADER.pack(MODES[mode], memory_mb, *map(len, texts)) + b"".join(texts)
+    return HEADER.pack(MODES[mode], memory_mb, *map(len, texts)) + b"".join(texts)
 
 
-class _Pipe:
+class Pipe:
     """Frames in, tagged frames out. Only the process that opened it may speak: a forked child of it just exits."""
 
-    job_fd = 0
-    pid = 0
+    def __init__(self, job_fd: int = 0, result_fd: int = RESULT_FD) -> None:
+        self.job_fd, self.result_fd, self.pid = job_fd, result_fd, 0
 
     def receive(self) -> Any:
         """The next input's value; ends the process at end of file."""
@@ -115,7 +116,7 @@ class _Pipe:
             _exit(0)
         data = tag + _pack("!I", _len(payload)) + payload
         while data:
-            data = data[_write(RESULT_FD, data) :]
+            data = data[_write(self.result_fd, data) :]
 
     def send_value(self, value: Any) -> None:
         try:
@@ -135,16 +136,31 @@ class _Pipe:
         self.send(tag, encode((name[:100], text)))
 
 
-_pipe = _Pipe()
-_main, _solution = types.ModuleType("__main__"), types.ModuleType("solution")
-_main.__dict__.update(__builtins__=builtins, __file__="solution.py")
+_pipe = Pipe()
+MAIN, _solution = types.ModuleType("__main__"), types.ModuleType("solution")
+MAIN.__dict__.update(__builtins__=builtins, __file__="solution.py")
 
 
-def run() -> None:
-    """Take one job from descriptor 0, answer on RESULT_FD, and never return."""
-    pipe = _pipe
+def set_stage() -> None:
+    """What a candidate finds: itself as the main module."""
+    sys.modules["__main__"] = MAIN
+    sys.argv = ["solution.py"]
+
+
+def await_job() -> bytes:
+    """Block until a job comes: its header. All that a process does before it gives up root."""
+    return _pipe.exactly(HEADER.size)
+
+
+def run(header: bytes) -> NoReturn:
+    """Take the rest of the job from descriptor 0, answer on RESULT_FD, and end the process."""
+    _exit(answer(_pipe, header))
+
+
+def answer(pipe: Pipe, header: bytes) -> int:
+    """One job; the exit status."""
     pipe.pid = _getpid()
-    mode, memory_mb, prelude_size, code_size, entry_size = _HEADER.unpack(pipe.exactly(_HEADER.size))
+    mode, memory_mb, prelude_size, code_size, entry_size = HEADER.unpack(header)
     text = pipe.exactly(prelude_size + code_size + entry_size)
     if memory_mb:
         limit(memory_mb << 20)
@@ -154,9 +170,9 @@ def run() -> None:
         code = compile(text[prelude_size : prelude_size + code_size], "solution.py", "exec", dont_inherit=True)
     except BaseException as error:
         pipe.send_error(b"C", error)
-        _exit(0)
+        return 0
     if mode == _PROGRAM:
-        _program(pipe, prelude, code)
+        return _program(pipe, prelude, code)
     entry_point = text[prelude_size + code_size :].decode("utf-8", "surrogatepass")
     sys.modules["solution"] = _solution
     pipe.job_fd = os.dup(0)
@@ -171,11 +187,11 @@ def run() -> None:
         target = _resolve(space, entry_point)
     except BaseException as error:
         pipe.send_error(b"E", error)
-        _exit(0)
+        return 0
     pipe.send(b"L")
     if mode == _CALLS:
         _calls(pipe, target)
-    _script(pipe, space, target)
+    return _script(pipe, space, target)
 
 
 def _resolve(space: dict[str, Any], entry_point: str) -> Any:
@@ -191,7 +207,7 @@ def _resolve(space: dict[str, Any], entry_point: str) -> Any:
     return getattr(space[first](), method) if method else space[first]
 
 
-def _calls(pipe: _Pipe, target: Any) -> None:
+def _calls(pipe: Pipe, target: Any) -> NoReturn:
     while True:
         args, kwargs = pipe.receive()
         try:
@@ -203,7 +219,7 @@ def _calls(pipe: _Pipe, target: Any) -> None:
             value = None
 
 
-def _script(pipe: _Pipe, space: dict[str, Any], target: Any) -> None:
+def _script(pipe: Pipe, space: dict[str, Any], target: Any) -> int:
     """Tests that share the process. They arrive after the candidate is loaded; its results are made plain."""
     job = pipe.receive()
     try:
@@ -215,7 +231,7 @@ def _script(pipe: _Pipe, space: dict[str, Any], target: Any) -> None:
         pipe.send_error(b"E", error)
     else:
         pipe.send(b"P", job["nonce"])
-    _exit(0)
+    return 0
 
 
 def _plain(function: Any) -> Any:
@@ -237,11 +253,9 @@ def _holds_opaque(value: Any) -> bool:
     return _isinstance(value, (list, tuple, set, frozenset)) and any(map(_holds_opaque, value))
 
 
-def _program(pipe: _Pipe, prelude: types.CodeType | None, code: types.CodeType) -> None:
+def _program(pipe: Pipe, prelude: types.CodeType | None, code: types.CodeType) -> int:
     """What `python solution.py` does: run as __main__, then threads, exit handlers, flush, exit code."""
-    space = _main.__dict__
-    sys.modules["__main__"] = _main
-    sys.argv = ["solution.py"]
+    space = MAIN.__dict__
     status = 0
     try:
         if prelude is not None:
@@ -265,7 +279,7 @@ def _program(pipe: _Pipe, prelude: types.CodeType | None, code: types.CodeType) 
             out.flush()
     except BaseException:
         status = status or 120
-    _exit(status)
+    return status
 
 
 def _exit_status(code: Any) -> int:

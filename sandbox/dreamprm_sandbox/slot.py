@@ -120,15 +120,16 @@ class DockerStream:
                         return data
                     self.errors += data[:2000]
                     continue
+            self._wait(select.POLLIN, deadline)
             try:
                 self._take()
             except BlockingIOError:
-                self._wait(select.POLLIN, deadline)
+                continue
             except OSError as error:
                 raise Fault(f"container gone: {error}{self._said()}") from None
 
     def _take(self) -> None:
-        part = self._socket.recv(1 << 17)
+        part = self._socket.recv(1 << 16)
         if not part:
             raise Fault(f"container gone{self._said()}")
         self._buffer += part
@@ -168,10 +169,11 @@ class Slot:
             raise Fault("not a zygote")
         return payload
 
-    def start(self, job: Job, limits: Limits, *, stdin: bytes | None = None) -> Run:
-        """Begin a run. With `stdin` it is a program that reads it; without, inputs follow one by one."""
+    def start(self, job: Job, limits: Limits, *, stdin: bytes | None = None, output_bytes: int | None = None) -> Run:
+        """Begin a run. With `stdin` it is a program that reads it; without, inputs follow one by one. `output_bytes`: a
+        lower cap on its standard output than that of the limits."""
         self.runs += 1
-        return Run(self, job, limits, stdin)
+        return Run(self, job, limits, stdin, output_bytes or limits.output_bytes)
 
     def _frame(self, deadline: float) -> tuple[int, bytes]:
         while not self._frames:
@@ -192,7 +194,7 @@ class Slot:
 class Run:
     """One candidate in a slot. `reply` and `end` read; after `end` the slot is free again."""
 
-    def __init__(self, slot: Slot, job: Job, limits: Limits, stdin: bytes | None) -> None:
+    def __init__(self, slot: Slot, job: Job, limits: Limits, stdin: bytes | None, output_bytes: int) -> None:
         self._slot = slot
         self._limits = limits
         self._claims = bytearray()  # bytes of the result pipe, not yet a whole frame
@@ -205,15 +207,11 @@ class Run:
         wall_us = int(limits.wall_limit_s * 1e6)
         memory_mb = limits.memory_mb if limits.memory_mb < slot.memory_mb else 0
         data = runner.pack_job(job.mode, memory_mb, job.prelude, job.code, job.entry_point)
-        caps = (limits.output_bytes, limits.error_bytes)
+        caps = (output_bytes, limits.error_bytes)
         message = _pack(
             relay.START, relay.LIMITS.pack(cpu_us, wall_us, max(total_us, cpu_us), *caps, stdin is not None)
         )
-        if stdin is not None:
-            data += stdin
-        message += _pack(relay.DATA, data)
-        if stdin is not None:
-            message += _pack(relay.EOF)
+        message += _pack(relay.DATA, data) if stdin is None else _pack(relay.LAST, data + stdin)
         self._arm()
         slot.stream.send(message, limits.wall_limit_s + _GRACE_S)
 

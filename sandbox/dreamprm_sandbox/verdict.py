@@ -148,7 +148,7 @@ def _case(slot: Slot, code: str, suite: Streams, case: Case, limits: Limits) -> 
     assert case.stdout is not None
     if suite.harness:
         code = f"{suite.harness}\ngrade({code!r})\n"
-    run = slot.start(Job("program", code, suite.prelude), replace(limits, output_bytes=cap), stdin=stdin)
+    run = slot.start(Job("program", code, suite.prelude), limits, stdin=stdin, output_bytes=cap)
     end = run.wait()
     last: Reply | None = None
     while reply := run.reply():

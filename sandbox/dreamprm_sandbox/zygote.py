@@ -17,11 +17,12 @@ import sys
 import time
 from typing import NoReturn
 
-from dreamprm_sandbox import proof, relay, runner
+from dreamprm_sandbox import proof, rehearsal, relay, runner
 from dreamprm_sandbox.cgroup import Meter
 from dreamprm_sandbox.relay import Candidate, HostStream, Run
 
 CANDIDATE = 61234  # user and group
+WAITING = 8  # processes forked together, each for one candidate
 _CLEANING_S = 5.0
 
 
@@ -30,10 +31,15 @@ class Zygote:
         self.meter = Meter()
         self.host = HostStream()
         self._clean = [_space(path) for path in proof.WRITABLE]
+        self._waiting: list[Candidate] = []
+        self._oom_score = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+        self._own_oom_score = os.pread(self._oom_score, 16, 0)
 
     def serve(self) -> NoReturn:
         while True:
-            candidate = self._prefork()
+            if not self._waiting:
+                self._prefork()
+            candidate = self._waiting.pop()
             kind, size = self.host.header()
             while kind != relay.START:  # what was still on its way to the candidate before
                 self.host.skip(size)
@@ -44,12 +50,19 @@ class Zygote:
                 os._exit(71)  # died before its job: the machine's fault
             run = Run(self.host, self.meter, candidate, limits)
             run.relay()
-            run.report(_end_all(candidate.pid))
+            run.report(self._end(candidate.pid))
             candidate.close()
             self._clear()
 
-    def _prefork(self) -> Candidate:
-        """Fork the next candidate before its job is known: it has never seen another's."""
+    def _prefork(self) -> None:
+        """Fork for the next candidates before any of their jobs is known: none has seen another's. Several together,
+        because what PID 1 writes after a fork is copied for it, page by page: once for all of them."""
+        os.pwrite(self._oom_score, b"1000", 0)  # of all, PID 1 is to be the last that the kernel takes for its memory
+        self._waiting += [self._fork() for _ in range(WAITING)]
+        os.pwrite(self._oom_score, self._own_oom_score, 0)
+
+    def _fork(self) -> Candidate:
+        """A process that waits for its job as root, out of reach of the candidates that run before it."""
         job_read, job = os.pipe()
         result, result_write = os.pipe()
         stdout, stdout_write = os.pipe()
@@ -62,18 +75,41 @@ class Zygote:
                 os.dup2(job_read, 0)
                 os.dup2(stdout_write, 1)
                 os.dup2(stderr_write, 2)
-                os.dup2(result_write, runner.RESULT_FD, inheritable=False)
-                os.closerange(runner.RESULT_FD + 1, 64)
+                os.dup2(result_write, runner.RESULT_FD, False)
+                os.closerange(runner.RESULT_FD + 1, 1024)
+                header = runner.await_job()
                 become_candidate()
-                runner.run()
+                runner.run(header)
             finally:
                 os._exit(70)
-        _first_to_be_killed(pid)
         for fd in (job_read, result_write, stdout_write, stderr_write):
             os.close(fd)
         for fd in (job, result, stdout, stderr):
             os.set_blocking(fd, False)
         return Candidate(pid, job, result, stdout, stderr)
+
+    def _end(self, pid: int) -> int:
+        """Kill every process of the candidate and wait until none is left. The wait status of its first."""
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if self.meter.tasks() != 1 + len(self._waiting):
+            self._end_all()
+        return status
+
+    def _end_all(self) -> None:
+        """Something outlives the candidate: end every other process of the container, those that wait as well."""
+        deadline = time.monotonic() + _CLEANING_S
+        while True:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+            if time.monotonic() > deadline:
+                os._exit(73)
+        while self._waiting:
+            self._waiting.pop().close()
 
     def _clear(self) -> None:
         """Leave no trace of the run for the next candidate. A trace that stays is the end of this container."""
@@ -97,39 +133,12 @@ class Zygote:
             os._exit(75)
 
 
-def _end_all(child: int) -> int:
-    """Kill every other process of the container and wait until none is left. The candidate's wait status."""
-    status = 0
-    deadline = time.monotonic() + _CLEANING_S
-    found, its_status = os.waitpid(child, os.WNOHANG)
-    if found:
-        status = its_status
-    while True:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        try:
-            pid, its_status = os.waitpid(-1, 0)
-        except ChildProcessError:
-            return status
-        if pid == child:
-            status = its_status
-        if time.monotonic() > deadline:
-            os._exit(73)
-
-
 def become_candidate() -> None:
     """Give up root. What follows the change of user stays hidden from other processes, as PID 1 is."""
     os.setgroups([])
     os.setresgid(CANDIDATE, CANDIDATE, CANDIDATE)
     os.setresuid(CANDIDATE, CANDIDATE, CANDIDATE)
     os.setsid()
-
-
-def _first_to_be_killed(pid: int) -> None:
-    """When memory runs out, the kernel is to take the candidate, not PID 1. It cannot undo what root wrote here."""
-    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-    os.write(fd, b"1000")
-    os.close(fd)
 
 
 def _space(path: str) -> tuple[int, int]:
@@ -210,6 +219,8 @@ def main(memory_bytes: int) -> NoReturn:
     zygote.host.send(relay.HELLO, _prove(zygote.meter))
     zygote.host.flush()
     runner.limit(memory_bytes)
+    runner.set_stage()
+    rehearsal.rehearse()
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -34,7 +34,7 @@ def test_clean_removes_what_the_dead_left(monkeypatch):
     try:
         assert commands.status(prove=False)["orphans"] >= 1
         assert commands.clean()["containers"] >= 1
-        assert orphan not in [found["Id"] for found in docker.containers(engine.client)]
+        assert orphan not in map(docker.name_of, docker.containers(engine.client))
     finally:
         engine.close()
 

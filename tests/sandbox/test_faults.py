@@ -21,7 +21,7 @@ SLOW = "import time\ndef add(a, b):\n    time.sleep(0.5)\n    return a + b"
 
 def containers_of(pid: int) -> list[str]:
     client = docker.connect()
-    found = [found["Id"] for found in docker.containers(client) if found["Labels"][docker.OWNER] == str(pid)]
+    found = [docker.name_of(found) for found in docker.containers(client) if found["Labels"][docker.OWNER] == str(pid)]
     client.close()
     return found
 

@@ -5,10 +5,14 @@ import base64
 import json
 import math
 import pickle
+import sys
+import time
 import zlib
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dreamprm_cli import types
 from dreamprm_cli.errors import ConfigError, ProblemError
@@ -144,6 +148,52 @@ class Evil:
 def test_damaged_or_hostile_private_tests_are_a_problem_error(private):
     with pytest.raises(ProblemError):
         livecodebench.suite(lcb(private))
+
+
+# Opcodes as an attacker would put them together, so that more than the first byte is read.
+OPCODES = st.one_of(
+    st.sampled_from([
+        b"(", b".", b"0", b"1", b"2", b"N", b"]", b"}", b")", b"\x88", b"\x8f", b"\x90", b"\x91", b"\x94", b"\x97",
+        b"\x98", b"R", b"b", b"o", b"Q", b"a", b"e", b"s", b"u", b"t", b"l", b"d", b"\x81", b"\x92", b"\x93", b"\x85",
+        b"cbuiltins\nexec\n", b"cbuiltins\n__import__\n", b"ibuiltins\nexec\n", b"Pid\n", b"\x82\x01", b"g0\n",
+        b"h\x00", b"p0\n", b"q\x00", b"\x8c\x08builtins", b"\x8c\x04exec", b"\x8c\x0a__import__", b"\x8c\x04this",
+        b"\x80\x04", b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f", b"B\xff\xff\xff\x7f", b"L99999\n", b"I01\n", b"F1e999\n",
+        b"\x8a\x08aaaaaaaa", b"\x8b\xff\xff\xff\xff", b"r\xff\xff\xff\x0f", b"j\xff\xff\xff\x7f",
+        b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff", b"X\x0b\x00\x00\x00import this", pickle.dumps(json.dumps(CASES))[:-1],
+    ]),
+    st.binary(max_size=3),
+)  # fmt: skip
+
+
+@given(st.one_of(st.binary(max_size=300), st.lists(OPCODES, max_size=12).map(b"".join)), st.sampled_from("pzb"))
+def test_any_pickle_is_decoded_or_refused(data, packing):
+    """As a pickle, as what should be compressed, as what should be base64; none of it runs."""
+    if packing == "p":
+        data = zlib.compress(data)
+    value = data.decode("latin-1") if packing == "b" else base64.b64encode(data).decode()
+    try:
+        found = livecodebench.private_cases(problem("livecodebench"), value)
+    except ProblemError:
+        found = []
+    assert all(isinstance(case["input"], str) and isinstance(case["output"], str) for case in found)
+    assert "this" not in sys.modules
+
+
+def test_the_opcodes_above_run_code_where_names_are_not_refused():
+    hostile = b"cbuiltins\n__import__\n\x8c\x04this\x85R."
+    with pytest.raises(ProblemError, match=r"names builtins\.__import__"):
+        livecodebench.suite(lcb(base64.b64encode(zlib.compress(hostile)).decode()))
+    assert "this" not in sys.modules
+    pickle.loads(hostile)
+    assert sys.modules.pop("this")
+
+
+def test_a_pickle_that_asks_for_memory_gets_none():
+    """Ten bytes that make the C unpickler fill gigabytes: a place far up in its table of remembered objects."""
+    blob = base64.b64encode(zlib.compress(b"Nr\xff\xff\xff\xff.")).decode()
+    begin = time.monotonic()
+    assert livecodebench.private_cases(problem("livecodebench"), blob) == []
+    assert time.monotonic() - begin < 1
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,32 @@ def test_verdicts_of_other_programs_are_not_taken_for_these(tmp_path):
 
 
 @pytest.mark.docker
+def test_verdicts_of_two_modes_and_of_one_are_not_mixed(tmp_path):
+    plus = {
+        "task_id": "Mbpp/9003", "prompt": "", "entry_point": "add", "canonical_solution": RIGHT,
+        "base_input": [[1, 2]], "plus_input": [], "atol": 0,
+    }  # fmt: skip
+    write(tmp_path / "problems.jsonl", [plus])
+    write(tmp_path / "samples.jsonl", [{"task_id": "Mbpp/9003", "solution": code} for code in (RIGHT, WRONG)])
+    both = ("--compare", "evalplus", "--jsonl")
+    for name, before, after, said in [("one", (), both, "begun without"), ("two", both, (), "begun with --compare")]:
+        begun = grade(tmp_path, "--out", name, *before)
+        assert begun.returncode == 0, begun.stderr
+        first, _ = (tmp_path / name).read_text().splitlines(keepends=True)
+        (tmp_path / name).write_text(first)  # stopped after the first
+        refused = grade(tmp_path, "--out", name, *after)
+        assert (refused.returncode, refused.stdout) == (ProblemError.exit_code, "")
+        assert said in refused.stderr
+        assert (tmp_path / name).read_text() == first
+        assert grade(tmp_path, "--out", name, *before).returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "two").read_text().splitlines()]
+    assert [(row["status"], row["compat"], row["differs"]) for row in rows] == [
+        ("PASS", "PASS", False),
+        ("WA", "WA", False),
+    ]
+
+
+@pytest.mark.docker
 def test_a_broken_problem_leaves_its_programs_ungraded_and_the_others_graded(tmp_path):
     broken = {
         "task_id": "Mbpp/9001", "prompt": "", "entry_point": "f", "canonical_solution": "def f(x): return 1 / x",

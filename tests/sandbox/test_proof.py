@@ -99,12 +99,12 @@ def write(root, files: dict[str, str]) -> None:
 V1 = {
     "memory/memory.limit_in_bytes": "1000\n", "memory/memory.memsw.limit_in_bytes": "2000\n", "pids/pids.max": "64\n",
     "cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n", "cpuacct/cpuacct.usage": "3000000\n",
-    "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+    "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", "pids/pids.current": "4\n",
 }  # fmt: skip
 V2 = {
     "cgroup.controllers": "cpu memory pids", "memory.max": "1000", "memory.swap.max": "1000", "pids.max": "64",
     "cpu.max": "50000 100000", "cpu.stat": "usage_usec 3000\nuser_usec 1\n",
-    "memory.events": "low 0\noom 3\noom_kill 2\n",
+    "memory.events": "low 0\noom 3\noom_kill 2\n", "pids.current": "4\n",
 }  # fmt: skip
 NO_LIMITS_V1 = {
     "memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.memsw.limit_in_bytes": "9223372036854771712",
@@ -122,7 +122,7 @@ def test_both_versions_of_control_groups_are_read(tmp_path, monkeypatch, files):
     assert cgroup.limits() == {"memory": 1000, "memory_swap": 2000, "pids": 64, "cpu_us_per_s": 500_000}
     meter = cgroup.Meter()
     assert meter.complete
-    assert (meter.cpu_us(), meter.oom_kills()) == (3000, 2)
+    assert (meter.cpu_us(), meter.oom_kills(), meter.tasks()) == (3000, 2, 4)
 
 
 @pytest.mark.parametrize("files", [NO_LIMITS_V1, NO_LIMITS_V2, {}], ids=["v1", "v2", "nothing there"])
