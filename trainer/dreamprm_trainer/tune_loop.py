@@ -25,7 +25,7 @@ from dreamprm_trainer.tune_settings import TuneSettings
 from dreamprm_trainer.unrolled import correct_step, plain_step
 
 # How far the finite difference goes. In bf16 a shorter one is lost in rounding.
-_RELATIVE = {torch.float32: 3e-4, torch.bfloat16: 1e-3}
+_RELATIVE = {torch.float32: 3e-4, torch.bfloat16: 5e-3}
 
 
 @dataclass(slots=True)
