@@ -66,13 +66,13 @@ def test_lines_are_read_from_a_cache_of_their_own(cache, backbone, make_item):
     (cut,) = table.items
     assert list(cut.steps) == line_steps(item.code)
     assert [step.name for step in cut.steps] == ["imports", "first", "second"]  # a line a function: the ends agree
-    assert table.passes.tolist() == [1, 2]
+    assert cut.passes == (0, 1, 2)
     assert np.allclose(table.states, build([item], cache).states, atol=2e-2)
     code = "def second(x):\n    y = x\n    return y\n"
     longer = make_item("P/1", code=code, passes=(3,), rollouts=(4,))
     assert extract([longer], lines)
     table = build([longer], lines)
-    assert table.rollouts.tolist() == [0, 4]  # what is known of a function is known of its last line
+    assert table.items[0].rollouts == (0, 4)  # what is known of a function is known of its last line
     assert table.states.shape == (2, 2, HIDDEN)
 
 
