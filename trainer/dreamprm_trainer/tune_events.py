@@ -48,7 +48,7 @@ class Validated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """Where labels (or weights) are after an epoch: mean distance from their start, and quantiles 0, 0.1 ... 1."""
+    """Weights, or labels that may move, after an epoch: mean distance from their start; quantiles 0, 0.1 ... 1."""
 
     epoch: int
     what: Literal["labels", "weights"]

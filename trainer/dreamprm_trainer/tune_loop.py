@@ -213,10 +213,12 @@ class Loop:
         return min(1.0, (step + 1) / max(1, self.settings.warmup)) * (1 - step / self.steps)
 
     def _tell_moved(self) -> None:
-        if self.settings.mode in ("reweight", "correct") and self.position.epoch >= self.settings.cold:
-            labels = self.settings.mode == "correct"
-            now = self.moving.labels if labels else self.moving.weights
-            since = self.start.labels if labels else torch.ones_like(now)
+        if self.settings.mode not in ("reweight", "correct") or self.position.epoch < self.settings.cold:
+            return
+        labels, free = self.settings.mode == "correct", self.start.free
+        now = self.moving.labels[free] if labels else self.moving.weights
+        since = self.start.labels[free] if labels else torch.ones_like(now)
+        if len(now):
             self.tell(
                 Moved(
                     epoch=self.position.epoch,
