@@ -15,11 +15,21 @@ _BATCH_PAIRS = 1 << 22  # on a GPU, queries x rows of one batched call
 
 
 class Arena:
-    """Keys and values of all live tokens, a row each, for every layer. Rows of dropped candidates are used again."""
+    """Keys and values of all live tokens, a row each, for every layer. Rows of dropped candidates are used again.
 
-    def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._data = torch.empty((layers, 2, 0, heads, head_dim), dtype=dtype, device=device)
-        self._free: list[int] = []
+    It begins with room for `rows` tokens and grows when they are not enough.
+    """
+
+    def __init__(
+        self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device, rows: int = 0
+    ) -> None:
+        self._data = torch.empty((layers, 2, rows, heads, head_dim), dtype=dtype, device=device)
+        self._free = list(range(rows))
+
+    @property
+    def used(self) -> int:
+        """Rows in use."""
+        return self._data.shape[2] - len(self._free)
 
     def take(self, count: int) -> torch.Tensor:
         """Indices (count,) of rows to be written."""

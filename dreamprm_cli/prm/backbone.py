@@ -171,9 +171,14 @@ class Backbone:
         half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32, device=device)
         self._frequencies = shape.rope_theta ** -(half / shape.head_dim)  # (D/2,)
 
-    def arena(self) -> Arena:
-        """An empty cache that fits this backbone."""
-        return Arena(self.depth, self.shape.kv_heads, self.shape.head_dim, self.dtype, self.device)
+    def arena(self, rows: int = 0) -> Arena:
+        """An empty cache that fits this backbone, with room for `rows` tokens to begin with."""
+        return Arena(self.depth, self.shape.kv_heads, self.shape.head_dim, self.dtype, self.device, rows)
+
+    @property
+    def token_bytes(self) -> int:
+        """Size of a token's keys and values."""
+        return self.depth * 2 * self.shape.kv_heads * self.shape.head_dim * self.dtype.itemsize
 
     @torch.inference_mode()
     def forward(

@@ -1,8 +1,8 @@
 """The local scorer: every token of a problem and of its candidates goes through the backbone once.
 
-A session keeps the keys and values of the problem, shared by all candidates, and those of each candidate. `append`
-packs the new steps of any number of candidates into one forward without padding; a reward is read at the last token of
-its step.
+A session is a tree of tokens: the problem is its trunk, the candidates are its branches. `encode` packs the new steps
+of any number of candidates, of any number of sessions that share an arena, into forwards without padding; a reward is
+read at the last token of its step. Live scoring, batches and the server all go through it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamprm_cli.prm.attention import Plan, Segment
+from dreamprm_cli.prm.attention import Arena, Plan, Segment
 from dreamprm_cli.prm.backbone import Backbone
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prm.tokens import StepTokens, Tokens
@@ -58,109 +58,181 @@ class PackedScorer:
 
     def start(self, problem: Problem) -> PackedSession:
         """Encode the problem, once for all its candidates."""
-        return PackedSession(self, problem)
+        session = self.open(problem, self.backbone.arena())
+        encode(self, [], opened=[session])
+        return session
 
+    def open(self, problem: Problem, arena: Arena) -> PackedSession:
+        """As `start`, in an arena that sessions share, and the problem is encoded together with its first steps."""
+        return PackedSession(self, problem, arena)
 
-@dataclass(slots=True)
-class _Piece:
-    """Consecutive steps of one candidate in one forward. `steps` pairs the index in the answer with the tokens."""
-
-    candidate: int
-    steps: list[tuple[int, StepTokens]] = field(default_factory=list)
+    def rewards(self, turns: Sequence[Turn]) -> list[float]:
+        """Rewards of steps of several sessions that share an arena, in order; NaN for steps that are not scored."""
+        if self.head is None:
+            raise ValueError("this scorer was made for features and has no head")
+        rewards = self.head.rewards(encode(self, turns))
+        return [float(r) if step.scored else math.nan for r, (_, _, step) in zip(rewards, turns, strict=True)]
 
 
 class PackedSession:
     """A ScoringSession. Not for several threads at once."""
 
-    def __init__(self, scorer: PackedScorer, problem: Problem) -> None:
+    def __init__(self, scorer: PackedScorer, problem: Problem, arena: Arena) -> None:
         self._scorer = scorer
-        self._arena = scorer.backbone.arena()
-        self._rows: dict[int, torch.Tensor] = {}  # rows of the arena, the problem's first, by candidate
-        self._full: set[int] = set()  # candidates that ran out of positions
+        self.arena = arena
+        self.trunk: torch.Tensor | None = None  # rows of the problem, once it is encoded
+        self.rows: dict[int, torch.Tensor] = {}  # rows by candidate, the problem's first
+        self.full: set[int] = set()  # candidates that ran out of positions
         self.encoded_tokens = 0
-        ids, self.truncated = scorer.tokens.problem(prm_input(problem), scorer.problem_limit)
-        self._problem = self._arena.take(len(ids))
-        self._forward([ids], [self._problem], [])
+        self.problem_ids, self.truncated = scorer.tokens.problem(prm_input(problem), scorer.problem_limit)
 
     def append(self, steps: Sequence[tuple[int, Step]]) -> list[float]:
         """Rewards of (candidate, next step) pairs, in order; NaN for steps that are not scored."""
-        head = self._scorer.head
-        if head is None:
-            raise ValueError("this scorer was made for features and has no head")
-        rewards = head.rewards(self.append_features(steps))
-        return [float(r) if step.scored else math.nan for r, (_, step) in zip(rewards, steps, strict=True)]
+        return self._scorer.rewards([(self, candidate, step) for candidate, step in steps])
 
     def append_features(self, steps: Sequence[tuple[int, Step]]) -> NDArray[np.float32]:
         """As `append`, but what the head reads: (len(steps), F), F = len(layers) * hidden size.
 
         Rows of steps that are not scored are there too. A row is NaN where a program ran out of positions.
         """
-        width = len(self._scorer.layers) * self._scorer.backbone.shape.hidden
-        features = np.full((len(steps), width), np.nan, dtype=np.float32)
-        for wave in self._waves(steps):
-            reads, offset = [], 0
-            for piece in wave:
-                for _, tokens in piece.steps:
-                    reads.append(offset + tokens.read)
-                    offset += len(tokens.ids)
-            ids = [[i for _, tokens in piece.steps for i in tokens.ids] for piece in wave]
-            rows = {
-                piece.candidate: torch.cat([self._rows.get(piece.candidate, self._problem), self._arena.take(len(new))])
-                for piece, new in zip(wave, ids, strict=True)
-            }
-            indices = [index for piece in wave for index, _ in piece.steps]
-            features[indices] = self._forward(ids, list(rows.values()), reads)
-            self._rows |= rows  # not before: an interrupted forward leaves the candidates as they were
-        return features
+        return encode(self._scorer, [(self, candidate, step) for candidate, step in steps])
 
     def drop(self, candidate: int) -> None:
         """Free the rows of a finished candidate; its number may be used again for a new program."""
-        self._full.discard(candidate)
-        rows = self._rows.pop(candidate, None)
+        self.full.discard(candidate)
+        rows = self.rows.pop(candidate, None)
         if rows is not None:
-            self._arena.give_back(rows[len(self._problem) :])
+            self.arena.give_back(rows[len(self.problem_ids) :])
 
-    def _waves(self, steps: Sequence[tuple[int, Step]]) -> list[list[_Piece]]:
-        """The steps grouped by candidate and cut into forwards of bounded size."""
-        backbone = self._scorer.backbone
-        limit = _WAVE_TOKENS[backbone.device.type]
-        by_candidate: dict[int, list[tuple[int, StepTokens]]] = {}
-        for index, (candidate, step) in enumerate(steps):
-            by_candidate.setdefault(candidate, []).append((index, self._scorer.tokens.step(step.source)))
-        waves: list[list[_Piece]] = [[]]
-        room = limit
-        for candidate, pairs in by_candidate.items():
-            length = len(self._rows.get(candidate, self._problem))
-            piece: _Piece | None = None
-            for index, tokens in pairs:
-                length += len(tokens.ids)
-                if candidate in self._full or length > backbone.shape.max_positions:
-                    self._full.add(candidate)
-                    break
-                if len(tokens.ids) > room and waves[-1]:
-                    waves.append([])
-                    room, piece = limit, None
-                if piece is None:
-                    piece = _Piece(candidate)
-                    waves[-1].append(piece)
-                piece.steps.append((index, tokens))
-                room -= len(tokens.ids)
-        return [wave for wave in waves if wave]
+    def close(self) -> None:
+        """Free all rows: for sessions whose arena goes on without them."""
+        for candidate in list(self.rows):
+            self.drop(candidate)
+        if self.trunk is not None:
+            self.arena.give_back(self.trunk)
+            self.trunk = None
 
-    def _forward(self, ids: list[list[int]], rows: list[torch.Tensor], reads: list[int]) -> NDArray[np.float32]:
-        """Encode the new `ids` of sequences whose rows, old and new, are `rows`; states at packed positions `reads`."""
-        backbone, device = self._scorer.backbone, self._scorer.backbone.device
-        counts = [len(new) for new in ids]
+    def length(self, candidate: int) -> int:
+        """Tokens of the problem and of the candidate's steps so far."""
+        rows = self.rows.get(candidate)
+        return len(self.problem_ids) if rows is None else len(rows)
+
+
+Turn = tuple[PackedSession, int, Step]  # whose candidate gets which next step
+_TRUNK = -1  # stands for a candidate where the problem itself is encoded
+
+
+@dataclass(slots=True)
+class _Piece:
+    """New tokens of one sequence in one forward: consecutive steps of a candidate, or a problem.
+
+    `reads` pairs the index in the answer with the position, within `ids`, where it is read.
+    """
+
+    session: PackedSession
+    candidate: int
+    ids: list[int] = field(default_factory=list)
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+
+def encode(scorer: PackedScorer, turns: Sequence[Turn], opened: Sequence[PackedSession] = ()) -> NDArray[np.float32]:
+    """Append steps to their candidates; what the head reads at the end of each: (len(turns), F).
+
+    Problems that are not encoded yet, of the turns' sessions and those `opened`, go into the same forwards. A row is
+    NaN where a program ran out of positions. All sessions share one arena.
+    """
+    width = len(scorer.layers) * scorer.backbone.shape.hidden
+    features = np.full((len(turns), width), np.nan, dtype=np.float32)
+    sessions = {id(session): session for session in (*opened, *(session for session, _, _ in turns))}
+    for wave in _waves(scorer, list(sessions.values()), turns):
+        features[[index for piece in wave for index, _ in piece.reads]] = _forward(scorer, wave)
+    return features
+
+
+def _waves(scorer: PackedScorer, sessions: Sequence[PackedSession], turns: Sequence[Turn]) -> list[list[_Piece]]:
+    """Problems, then steps by candidate, cut into forwards of bounded size."""
+    backbone = scorer.backbone
+    limit = _WAVE_TOKENS[backbone.device.type]
+    waves: list[list[_Piece]] = [[]]
+    room = limit
+
+    def place(piece: _Piece, ids: list[int], read: tuple[int, int] | None) -> _Piece:
+        """The piece that the ids went to: `piece`, or a new one that continues it in the next wave."""
+        nonlocal room
+        if len(ids) > room and waves[-1]:
+            waves.append([])
+            room = limit
+            piece = _Piece(piece.session, piece.candidate)
+        if not piece.ids:
+            waves[-1].append(piece)
+        if read is not None:
+            piece.reads.append((read[0], len(piece.ids) + read[1]))
+        piece.ids += ids
+        room -= len(ids)
+        return piece
+
+    for session in sessions:
+        if session.trunk is None:
+            place(_Piece(session, _TRUNK), session.problem_ids, None)
+    by_candidate: dict[tuple[int, int], list[tuple[int, PackedSession, StepTokens]]] = {}
+    for index, (session, candidate, step) in enumerate(turns):
+        tokens = scorer.tokens.step(step.source)
+        by_candidate.setdefault((id(session), candidate), []).append((index, session, tokens))
+    for (_, candidate), steps in by_candidate.items():
+        session = steps[0][1]
+        length = session.length(candidate)
+        piece = _Piece(session, candidate)
+        for index, _, tokens in steps:
+            length += len(tokens.ids)
+            if candidate in session.full or length > backbone.shape.max_positions:
+                session.full.add(candidate)
+                break
+            piece = place(piece, tokens.ids, (index, tokens.read))
+    return [wave for wave in waves if wave]
+
+
+def _forward(scorer: PackedScorer, wave: Sequence[_Piece]) -> NDArray[np.float32]:
+    """One forward: (number of reads, F). Sessions learn of their new rows at its end: an interrupted one, or one that
+    fails, leaves them as they were."""
+    backbone, device = scorer.backbone, scorer.backbone.device
+    arena = wave[0].session.arena
+    taken = [arena.take(len(piece.ids)) for piece in wave]
+    trunks = {id(p.session): new for p, new in zip(wave, taken, strict=True) if p.candidate == _TRUNK}
+    rows = []  # of each piece's whole sequence
+    for piece, new in zip(wave, taken, strict=True):
+        if piece.candidate == _TRUNK:
+            rows.append(new)
+            continue
+        before = piece.session.rows.get(piece.candidate)
+        if before is None:
+            # A trunk of this same forward will do: a layer's keys and values are written before they are read.
+            before = piece.session.trunk if piece.session.trunk is not None else trunks[id(piece.session)]
+        rows.append(torch.cat([before, new]))
+    counts = [len(piece.ids) for piece in wave]
+    reads, offset = [], 0
+    for piece in wave:
+        reads += [offset + position for _, position in piece.reads]
+        offset += len(piece.ids)
+    try:
         states = backbone.forward(
-            ids=torch.tensor([i for new in ids for i in new], device=device),
+            ids=torch.tensor([i for piece in wave for i in piece.ids], device=device),
             positions=torch.cat(
                 [torch.arange(len(r) - n, len(r), device=device) for r, n in zip(rows, counts, strict=True)]
             ),
-            rows=torch.cat([r[len(r) - n :] for r, n in zip(rows, counts, strict=True)]),
-            arena=self._arena,
+            rows=torch.cat(taken),
+            arena=arena,
             plan=Plan([Segment(r, n) for r, n in zip(rows, counts, strict=True)], device),
             read=torch.tensor(reads, dtype=torch.long, device=device),
-            layers=self._scorer.layers,
-        )
-        self.encoded_tokens += sum(counts)
-        return states.cpu().numpy()
+            layers=scorer.layers,
+        ).cpu()
+    except BaseException:
+        for new in taken:
+            arena.give_back(new)
+        raise
+    for piece, whole in zip(wave, rows, strict=True):
+        if piece.candidate == _TRUNK:
+            piece.session.trunk = whole
+        else:
+            piece.session.rows[piece.candidate] = whole
+        piece.session.encoded_tokens += len(piece.ids)
+    return states.numpy()

@@ -197,3 +197,37 @@ def test_scores_in_bf16_agree_however_they_are_packed(tiny):
     rough = load_backbone(locate_backbone(str(tiny)), dtype=torch.bfloat16, device=torch.device("cpu"))
     found = agreement(scorer(rough), PROBLEM, [split(code) for code in PROGRAMS])
     assert found.incremental <= 1e-3
+
+
+def test_sessions_that_share_an_arena_are_scored_in_one_forward_with_their_problems(backbone):
+    one = scorer(backbone)
+    other = Problem(id="q", statement="Multiply two numbers, and then add them.")
+    programs = [split(code) for code in PROGRAMS]
+    alone = [score_programs(one.start(problem), programs) for problem in (PROBLEM, other)]
+    arena = backbone.arena()
+    sessions = [one.open(problem, arena) for problem in (PROBLEM, other)]
+    turns = [(session, index, step) for index, steps in enumerate(programs) for step in steps for session in sessions]
+    rewards = iter(one.rewards(turns))
+    together = {0: [], 1: []}
+    for session, _, _ in turns:
+        together[sessions.index(session)].append(next(rewards))
+    for session, expected in zip(sessions, alone, strict=True):
+        flat = [reward for rewards in expected for reward in rewards]
+        np.testing.assert_allclose(together[sessions.index(session)], flat, atol=1e-5)
+    assert arena.used == sum(session.encoded_tokens for session in sessions)
+    sessions[0].close()
+    assert arena.used == sessions[1].encoded_tokens
+    sessions[1].close()
+    assert arena.used == 0
+
+
+def test_a_forward_that_fails_gives_its_rows_back(backbone, monkeypatch):
+    one = scorer(backbone)
+    session = one.open(PROBLEM, backbone.arena())
+    with monkeypatch.context() as patch:
+        patch.setattr(attention.Plan, "attend", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            session.append([(0, split(PROGRAMS[1])[0])])
+    assert session.arena.used == 0
+    turn = (0, split(PROGRAMS[1])[0])
+    assert session.append([turn]) == pytest.approx(one.start(PROBLEM).append([turn]), abs=1e-6)
