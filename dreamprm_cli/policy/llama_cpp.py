@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import PolicyError
+from dreamprm_cli.models.llama_cpp import Batch, library, load_model, physical_cores
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
 from dreamprm_cli.policy.stopping import FenceStop
 from dreamprm_cli.prompts import Prompt
@@ -61,7 +62,12 @@ class LlamaCppPolicy:
         self._slots = slots or DEFAULT_SLOTS
         self._threads = threads or physical_cores()
         self._context_cap = context
-        self._lib = _library()
+        try:
+            self._lib = library()
+        except ImportError as error:
+            raise PolicyError(
+                f"gguf: models need llama-cpp-python ({error})", "pip install 'dreamprm[local]'"
+            ) from None
         self._model = self._load()
         self._vocab = self._lib.llama_model_get_vocab(self._model)
         self._vocab_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
@@ -80,10 +86,8 @@ class LlamaCppPolicy:
     def _load(self) -> Any:
         if not self._model_path.is_file():
             raise PolicyError(f"no model file at {self._model_path}", "fetch one with `dreamprm models pull`")
-        model = self._lib.llama_model_load_from_file(
-            os.fsencode(self._model_path), self._lib.llama_model_default_params()
-        )
-        if not model:
+        model = load_model(self._lib, self._model_path)
+        if model is None:
             raise PolicyError(
                 f"{self._model_path} is not a GGUF model that this llama.cpp can load",
                 "the file may be damaged or newer than llama-cpp-python: fetch it again, or upgrade the package",
@@ -113,7 +117,7 @@ class LlamaCppPolicy:
             self._open_context(len(tokens) + budget, slots + 1)
             self._decode_prompt(tokens)
             memory = self._lib.llama_get_memory(self._context)
-            batch = _Batch(self._lib, slots)
+            batch = Batch(self._lib, slots)
             while waiting or live:
                 for slot in range(slots):
                     while waiting and slot not in live:
@@ -250,12 +254,10 @@ class LlamaCppPolicy:
         if not self._lib.llama_memory_seq_rm(memory, 0, start, -1):  # a recurrent model cannot go back half-way
             self._lib.llama_memory_seq_rm(memory, 0, -1, -1)
             start = 0
-        batch = _Batch(self._lib, _CHUNK)
+        batch = Batch(self._lib, _CHUNK)
         for first in range(start, len(tokens), _CHUNK):
             chunk = tokens[first : first + _CHUNK]
-            for row, token in enumerate(chunk):
-                batch.put(row, token, first + row, 0, logits=first + row == len(tokens) - 1)
-            self._decode(batch.upto(len(chunk)))
+            self._decode(batch.fill(chunk, first, 0, [len(tokens) - 1 - first]))
             self.prompt_tokens_decoded += len(chunk)
         self._first_logits = self._logits(len(chunk) - 1).copy()
         self._prompt = tokens
@@ -374,76 +376,3 @@ class _Live:
         delta = Delta(self.index, text, self.pending_logprob, self.pending, self.finish_reason)
         self.pending, self.pending_logprob = 0, 0.0
         return delta
-
-
-class _Batch:
-    """llama_batch over arrays that Python owns, one sequence per token."""
-
-    def __init__(self, lib: Any, rows: int) -> None:
-        self._lib = lib
-        self._tokens = (ctypes.c_int32 * rows)()
-        self._positions = (ctypes.c_int32 * rows)()
-        self._counts = (ctypes.c_int32 * rows)(*[1] * rows)
-        self._sequences = [(ctypes.c_int32 * 1)() for _ in range(rows)]
-        self._pointers = (ctypes.POINTER(ctypes.c_int32) * rows)(
-            *[ctypes.cast(s, ctypes.POINTER(ctypes.c_int32)) for s in self._sequences]
-        )
-        self._wanted = (ctypes.c_int8 * rows)()
-
-    def put(self, row: int, token: int, position: int, sequence: int, logits: bool = True) -> None:
-        self._tokens[row], self._positions[row], self._wanted[row] = token, position, logits
-        self._sequences[row][0] = sequence
-
-    def upto(self, rows: int) -> Any:
-        """The C struct over the first `rows` rows."""
-        return self._lib.llama_batch(
-            n_tokens=rows,
-            token=self._tokens,
-            embd=None,
-            pos=self._positions,
-            n_seq_id=self._counts,
-            seq_id=self._pointers,
-            logits=self._wanted,
-        )
-
-
-_silencer: Any = None  # llama.cpp keeps a pointer to it
-
-
-def _library() -> Any:
-    """llama_cpp's C functions, loaded once and silenced. Raises PolicyError when the package is missing."""
-    # How long idle OpenMP threads spin. Long (the default), they take the cores from torch, which takes turns with
-    # llama.cpp, and from other programs; not at all (OMP_WAIT_POLICY=PASSIVE), a single stream is 1.7 times slower.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    try:
-        import llama_cpp.llama_cpp as lib
-        import numpy  # noqa: F401
-    except ImportError as error:
-        raise PolicyError(f"gguf: models need llama-cpp-python ({error})", "pip install 'dreamprm[local]'") from None
-    global _silencer
-    if _silencer is None:
-        _silencer = lib.llama_log_callback(lambda level, text, data: None)
-        lib.llama_log_set(_silencer, None)
-        lib.llama_backend_init()
-    return lib
-
-
-def physical_cores() -> int:
-    """Cores this process may use, at least 1; on Linux hyper-threads count once and a container's quota holds."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = {
-        _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
-        for cpu in os.sched_getaffinity(0)
-    }
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    allowed = math.ceil(int(quota) / int(period)) if quota.isdigit() and period.isdigit() else len(cores)
-    return max(1, min(len(cores), allowed))
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

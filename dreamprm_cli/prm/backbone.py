@@ -10,15 +10,17 @@ Shapes: T packed tokens, C hidden size, H query heads, K key-value heads, D head
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dreamprm_cli.errors import CheckpointError
-from dreamprm_cli.prm.source import BackboneSource
+from dreamprm_cli.prm.adapter import LowRank
+from dreamprm_cli.prm.shape import Qwen2Shape, read_shape
+from dreamprm_cli.prm.source import REMAKE, BackboneSource
+from dreamprm_cli.prm.tokens import read_tokenizer
 
 if "OMP_WAIT_POLICY" not in os.environ:  # read when torch loads: idle threads must not spin long beside the policy's
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -29,56 +31,16 @@ import torch.nn.functional as F
 from dreamprm_cli.prm.attention import Arena, Plan
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 _OTHER_ADAPTER = "the adapter belongs to another backbone"
-_REMAKE = "when it lies in the cache, delete it and it is made again; else fetch it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Qwen2Shape:
-    """What `config.json` says about the network."""
-
-    hidden: int
-    inner: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    eps: float
-    rope_theta: float
-    max_positions: int
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Qwen2Shape:
-        """Raises CheckpointError for another architecture or a variant that is not handled."""
-        if config.get("model_type") != "qwen2":
-            raise CheckpointError(
-                f"the backbone is a {config.get('model_type')} model", "the reward model needs a Qwen2.5 (qwen2) model"
-            )
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default" or config.get("use_sliding_window") or config.get("hidden_act", "silu") != "silu":
-            raise CheckpointError(
-                f"the backbone uses rope {kind!r}, a sliding window or another activation", "use a plain Qwen2.5 model"
-            )
-        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        return cls(
-            hidden=hidden,
-            inner=int(config["intermediate_size"]),
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config["num_key_value_heads"]),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            eps=float(config["rms_norm_eps"]),
-            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-            max_positions=int(config["max_position_embeddings"]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """A LoRA update of one linear map: `scale * up @ down`. down (r, in), up (out, r)."""
+class _Update:
+    """A `LowRank` on the device."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -89,7 +51,7 @@ class LowRank:
 class _Linear:
     weight: torch.Tensor  # (out, in)
     bias: torch.Tensor | None
-    update: LowRank | None
+    update: _Update | None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         y = F.linear(x, self.weight, self.bias)
@@ -131,16 +93,19 @@ class Backbone:
         self.depth, self.dtype, self.device = depth, dtype, device
         updates = dict(adapter or {})
 
+        def placed(values: NDArray[np.float32]) -> torch.Tensor:
+            return torch.tensor(values).to(device, dtype)
+
         def linear(name: str, rows: int, columns: int) -> _Linear:
             weight, bias, low = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), updates.pop(name, None)
             if tuple(weight.shape) != (rows, columns):
-                raise CheckpointError(f"{source.folder}: {name} has shape {tuple(weight.shape)}", _REMAKE)
+                raise CheckpointError(f"{source.folder}: {name} has shape {tuple(weight.shape)}", REMAKE)
             if low is not None and (low.down.shape[1], low.up.shape[0]) != (columns, rows):
                 raise CheckpointError(f"the adapter's update of {name} has the wrong shape", _OTHER_ADAPTER)
             return _Linear(
                 weight.to(device, dtype),
                 None if bias is None else bias.to(device, dtype),
-                None if low is None else LowRank(low.down.to(device, dtype), low.up.to(device, dtype), low.scale),
+                None if low is None else _Update(placed(low.down), placed(low.up), low.scale),
             )
 
         def norm(name: str) -> torch.Tensor:
@@ -244,17 +209,9 @@ def load_backbone(
     adapter: Mapping[str, LowRank] | None = None,
 ) -> Backbone:
     """Map the first `depth` layers (default all) of the model in `source.folder`. Raises CheckpointError."""
-    from tokenizers import Tokenizer
-
     device = device or pick_device()
     dtype = dtype or pick_dtype(device)
-    try:
-        shape = Qwen2Shape.of(json.loads((source.folder / "config.json").read_text(encoding="utf-8")))
-        tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
-    except CheckpointError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"cannot read the backbone in {source.folder}: {error}", _REMAKE) from None
+    shape, tokenizer = read_shape(source.folder), read_tokenizer(source.folder)
     depth = shape.layers if depth is None else depth
     if not 1 <= depth <= shape.layers:
         raise CheckpointError(f"the backbone has {shape.layers} layers, not {depth}", "check `layers` in dreamprm.json")
@@ -262,7 +219,7 @@ def load_backbone(
         tensors = read_tensors(source.folder, depth)
         return Backbone(source, shape, tensors, tokenizer, depth=depth, dtype=dtype, device=device, adapter=adapter)
     except KeyError as error:
-        raise CheckpointError(f"the backbone in {source.folder} lacks the tensor {error}", _REMAKE) from None
+        raise CheckpointError(f"the backbone in {source.folder} lacks the tensor {error}", REMAKE) from None
 
 
 def read_tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
@@ -279,5 +236,5 @@ def read_tensors(folder: Path, depth: int) -> dict[str, torch.Tensor]:
                     if parts[0] in ("embed_tokens", "norm") or (parts[0] == "layers" and int(parts[1]) < depth):
                         tensors[name] = file.get_tensor(key)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}", _REMAKE) from None
+            raise CheckpointError(f"{path} is damaged: {error}", REMAKE) from None
     return tensors

@@ -25,30 +25,18 @@ import numpy as np
 
 from dreamprm_cli.aggregate import AGGREGATIONS
 from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.prm.adapter import ADAPTER_FILES, read_json
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION
 from dreamprm_cli.steps import SPLITTER_VERSION
 
 if TYPE_CHECKING:
-    from dreamprm_cli.prm.backbone import LowRank
-    from dreamprm_cli.prm.source import BackboneSource
+    from dreamprm_cli.prm.source import BackboneSource, GGUFSource
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "checkpoints"
 _ABOUT = "dreamprm.json"
 _HEAD = "head.safetensors"
-_ADAPTER = "adapter_model.safetensors"
-_ADAPTER_CONFIG = "adapter_config.json"
-_ADAPTER_FILES = (_ADAPTER, _ADAPTER_CONFIG)
-# What a PEFT configuration may say without changing that the update is `scale * up @ down`. Anything else is refused.
-_PLAIN_LORA = {
-    "peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
-    "r", "lora_alpha", "use_rslora", "lora_dropout", "init_lora_weights", "target_modules", "exclude_modules",
-    "layers_to_transform", "layers_pattern", "modules_to_save", "bias", "megatron_core",
-    "qalora_group_size", "ensure_weight_tying",
-}  # fmt: skip
-_PLAIN_START = (True, False, "gaussian")  # other starts change the backbone's weights
-_HEADS = ("score", "classifier")  # what PEFT calls the head and saves with the adapter; ours is in head.safetensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,10 +122,10 @@ def save(checkpoint: Checkpoint, folder: Path, backbone_config: Mapping[str, Any
         _HEAD: save({"score.weight": weight, "score.bias": np.array([checkpoint.head.bias], np.float32)}),
     }
     if adapter is not None:
-        files |= {name: (adapter / name).read_bytes() for name in _ADAPTER_FILES}
+        files |= {name: (adapter / name).read_bytes() for name in ADAPTER_FILES}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _ABOUT).unlink(missing_ok=True)  # a save that is cut off leaves no checkpoint, not half another one
-    for name in _ADAPTER_FILES:
+    for name in ADAPTER_FILES:
         (folder / name).unlink(missing_ok=True)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     for name, content in {**files, _ABOUT: _json({**checkpoint.about(), "files": digests})}.items():
@@ -149,7 +137,7 @@ def load(folder: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    about = _read_json(folder / _ABOUT)
+    about = read_json(folder / _ABOUT)
     _check_files(folder, about)
     try:
         tensors = load_file(folder / _HEAD)
@@ -184,51 +172,12 @@ def load(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def load_adapter(folder: Path) -> dict[str, LowRank] | None:
-    """The LoRA adapter of a checkpoint by the name of the map it changes; None when the backbone is frozen.
-
-    Raises CheckpointError for kinds of adapters, and options, that the scorer would not apply as PEFT does.
-    """
-    if not (folder / _ADAPTER).exists():
-        return None
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from dreamprm_cli.prm.backbone import LowRank
-
-    config = _read_json(folder / _ADAPTER_CONFIG)
-    odd = [key for key, value in config.items() if value and key not in _PLAIN_LORA]
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
-        odd.append("another type, or biases")
-    if config.get("init_lora_weights", True) not in _PLAIN_START:
-        odd.append(f"init_lora_weights {config['init_lora_weights']!r}")
-    if set(config.get("modules_to_save") or ()) - set(_HEADS):
-        odd.append("modules_to_save")
-    if odd:
-        raise CheckpointError(f"{folder}: an adapter with {odd[0]} cannot be applied", "train a plain LoRA adapter")
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    try:
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
-        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        for key, tensor in load_file(folder / _ADAPTER).items():
-            if key.removeprefix("base_model.model.").startswith(_HEADS):
-                continue
-            name, _, side = key.removeprefix("base_model.model.").removeprefix("model.").partition(".lora_")
-            if side not in ("A.weight", "B.weight") or not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{key} is not half of a LoRA pair, or not finite")
-            parts.setdefault(name, {})[side[0]] = tensor
-        return {name: LowRank(pair["A"], pair["B"], scale) for name, pair in parts.items()}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{folder}: the adapter is damaged: {error}", "copy or train it again") from None
-
-
 def backbone_of(checkpoint: Checkpoint, folder: Path) -> str:
     """What `locate_backbone` takes: a name that starts with `./` is a folder inside the checkpoint's `folder`."""
     return str(folder / checkpoint.backbone) if checkpoint.backbone.startswith("./") else checkpoint.backbone
 
 
-def check_backbone(checkpoint: Checkpoint, source: BackboneSource) -> None:
+def check_backbone(checkpoint: Checkpoint, source: BackboneSource | GGUFSource) -> None:
     """Raise CheckpointError when the backbone at hand is not the one that the head was trained on."""
     if checkpoint.backbone_sha256 != source.sha256:
         raise CheckpointError(
@@ -267,7 +216,7 @@ def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
     known = about.get("files")
     if not isinstance(known, dict):
         return  # written before digests were
-    present = {name for name in _ADAPTER_FILES if (folder / name).exists()}
+    present = {name for name in ADAPTER_FILES if (folder / name).exists()}
     for name in sorted(present | set(known)):
         path = folder / str(name)
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
@@ -277,13 +226,3 @@ def _check_files(folder: Path, about: Mapping[str, Any]) -> None:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}", "the checkpoint is damaged or incomplete") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object", "the checkpoint is damaged")
-    return value

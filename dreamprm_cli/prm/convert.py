@@ -1,12 +1,15 @@
 """A GGUF file becomes, once, a Hugging Face folder: bf16 safetensors, config and fast tokenizer.
 
+For llama.cpp, which reads the file itself, only what it does not tell: config, tokenizer and the final norm's weight.
 Written without transformers: the names are few, and so the weights and the tokens, hence the rewards, do not depend
 on which transformers is installed. The folder opens with `AutoModel.from_pretrained` and `AutoTokenizer` all the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +36,49 @@ _SPLIT = (
 _CONTROL, _USER_DEFINED = 3, 4  # gguf.TokenType
 
 
+FINAL_NORM = "norm.npy"
+
+
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write the Qwen2 model of `gguf` into the existing `folder`.
+    """Write the Qwen2 model of `gguf` into the existing `folder`. Needs torch.
 
     Matrices are kept in bf16, norms and biases in fp32, as they are few. Raises CheckpointError for a file that is
     not a Qwen2 GGUF or that cannot be written.
     """
     import torch
-    from gguf import GGUFReader, dequantize
-    from safetensors import SafetensorError
+    from gguf import dequantize
     from safetensors.torch import save_file
+
+    with _opened(gguf, folder) as reader:
+        tensors: dict[str, Any] = {}
+        for tensor in reader.tensors:
+            name = hugging_face_name(tensor.name)
+            if name is not None:
+                values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+                tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
+        _write_about(reader, folder)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def describe_gguf(gguf: Path, folder: Path) -> None:
+    """Write config, tokenizer and the final norm's weight, (C,) fp32, of a Qwen2 GGUF into the existing `folder`.
+
+    Raises CheckpointError as `convert_gguf` does.
+    """
+    import numpy as np
+    from gguf import dequantize
+
+    with _opened(gguf, folder) as reader:
+        norm = next(tensor for tensor in reader.tensors if tensor.name == "output_norm.weight")
+        np.save(folder / FINAL_NORM, np.asarray(dequantize(norm.data, norm.tensor_type), np.float32))
+        _write_about(reader, folder)
+
+
+@contextlib.contextmanager
+def _opened(gguf: Path, folder: Path) -> Iterator[Any]:
+    """A reader of a Qwen2 GGUF; what goes wrong in the body is told as a CheckpointError."""
+    from gguf import GGUFReader
+    from safetensors import SafetensorError
 
     try:
         reader = GGUFReader(gguf)
@@ -52,24 +88,23 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
                 f"{gguf.name} holds a {architecture} model",
                 "the reward model needs a Qwen2.5 backbone (architecture qwen2)",
             )
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-        tensors: dict[str, Any] = {}
-        for tensor in reader.tensors:
-            name = hugging_face_name(tensor.name)
-            if name is not None:
-                values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-                tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
-        config = qwen2_config(fields, vocab_size=tensors["embed_tokens.weight"].shape[0])
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        _write_tokenizer(fields, folder)
-    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
+        yield reader
+    except (ValueError, KeyError, IndexError, StopIteration, NotImplementedError) as error:
         raise CheckpointError(f"{gguf} is not a readable GGUF file: {error}", "fetch the file again") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot convert {gguf.name} into {folder.parent}: {error}",
             "free some space there, or set DREAMPRM_CACHE to a folder that can be written",
         ) from None
+
+
+def _write_about(reader: Any, folder: Path) -> None:
+    """config.json and the tokenizer's files."""
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    vocabulary = next(tensor.shape[1] for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    config = qwen2_config(fields, vocab_size=int(vocabulary))
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_tokenizer(fields, folder)
 
 
 def hugging_face_name(name: str) -> str | None:
@@ -80,6 +115,19 @@ def hugging_face_name(name: str) -> str | None:
     parts = stem.split(".", 2)
     if parts[0] == "blk" and parts[2] in _BLOCK:
         return f"layers.{parts[1]}.{_BLOCK[parts[2]]}.{suffix}"
+    return None
+
+
+def gguf_name(name: str) -> str | None:
+    """The inverse: `layers.3.self_attn.q_proj.bias` -> `blk.3.attn_q.bias`; None where GGUF has no such tensor."""
+    stem, _, suffix = name.rpartition(".")
+    top = {theirs: own for own, theirs in _TOP.items()}
+    block = {theirs: own for own, theirs in _BLOCK.items()}
+    parts = stem.split(".", 2)
+    if stem in top:
+        return f"{top[stem]}.{suffix}"
+    if len(parts) == 3 and parts[0] == "layers" and parts[2] in block:
+        return f"blk.{parts[1]}.{block[parts[2]]}.{suffix}"
     return None
 
 

@@ -8,14 +8,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreamprm_cli.errors import CheckpointError
-from dreamprm_cli.models import ModelInfo, Progress, Report, cache_dir, ensure
+from dreamprm_cli.models import REGISTRY, ModelInfo, Progress, Report, cache_dir, ensure
 from dreamprm_cli.models.fetch import snapshot
+from dreamprm_cli.prm.convert import convert_gguf, describe_gguf
 
+REMAKE = "when it lies in the cache, delete it and it is made again; else fetch it again"
 _QUICKLY_HASHED = 1 << 20  # bytes below which a digest is not worth a file in the cache
 
 
@@ -28,27 +30,60 @@ class BackboneSource:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class GGUFSource:
+    """A GGUF file with a Qwen2 model, and a folder with what `describe_gguf` writes about it. `sha256`: of the file."""
+
+    name: str
+    sha256: str
+    path: Path
+    folder: Path
+
+
 def locate_backbone(spec: str, *, report: Report | None = None) -> BackboneSource:
     """Find, fetch or convert the backbone that `spec` names.
 
     spec: a registry name (`qwen2.5-coder-0.5b`), `gguf:PATH` or `PATH.gguf`, a folder, or `hf:ORG/NAME`.
     Raises CheckpointError; ConfigError for an unknown name, ModelError when it cannot be fetched.
     """
+    name, path = _find(spec, report)
+    if path.is_dir():
+        return _from_folder(name, path)
+    digest = file_digest(path)
+    return BackboneSource(name, digest, _made_of(path, digest, "", convert_gguf, name, report))
+
+
+def locate_gguf(spec: str, *, report: Report | None = None) -> GGUFSource:
+    """As `locate_backbone`, for llama.cpp: the file itself. Needs no torch. CheckpointError for a folder of weights."""
+    if not is_gguf(spec):
+        raise CheckpointError(f"llama.cpp cannot read {spec}: it is no GGUF file", "use --prm-engine torch")
+    name, path = _find(spec, report)
+    digest = file_digest(path)
+    return GGUFSource(name, digest, path, _made_of(path, digest, "-about", describe_gguf, name, report))
+
+
+def is_gguf(spec: str) -> bool:
+    """Whether a backbone's name stands for a GGUF file, without fetching it."""
+    known = REGISTRY.get(spec)
+    return spec.removeprefix("gguf:").endswith(".gguf") if known is None else known.file is not None
+
+
+def _find(spec: str, report: Report | None) -> tuple[str, Path]:
+    """The name of a backbone, and its folder or GGUF file."""
     bare = spec.removeprefix("gguf:")
     if spec.startswith("hf:"):
         info = ModelInfo(name=spec, repo=spec.removeprefix("hf:"), licence="unknown")
-        return _from_folder(spec, snapshot(info, report or (lambda _: None)))
+        return spec, snapshot(info, report or (lambda _: None))
     if bare.endswith(".gguf"):
         path = Path(bare).expanduser()
         if not path.is_file():
             raise CheckpointError(
                 f"there is no backbone file {path}", "check the path, or use a name from `dreamprm models list`"
             )
-        return _from_gguf(path.stem, path, report)
+        return path.stem, path
     if Path(bare).is_dir():
-        return _from_folder(Path(bare).name, Path(bare))
-    path = ensure(spec, report)
-    return _from_folder(spec, path) if path.is_dir() else _from_gguf(spec, path, report)
+        return Path(bare).name, Path(bare)
+    return spec, ensure(spec, report)
 
 
 def _from_folder(name: str, folder: Path) -> BackboneSource:
@@ -59,17 +94,17 @@ def _from_folder(name: str, folder: Path) -> BackboneSource:
     return BackboneSource(name, whole, folder)
 
 
-def _from_gguf(name: str, gguf: Path, report: Report | None) -> BackboneSource:
-    digest = file_digest(gguf)
-    folder = cache_dir() / "backbones" / f"{gguf.stem}-{digest[:12]}"
+def _made_of(
+    gguf: Path, digest: str, suffix: str, make: Callable[[Path, Path], None], name: str, report: Report | None
+) -> Path:
+    """The folder in the cache that `make` fills from a GGUF file, once."""
+    folder = cache_dir() / "backbones" / f"{gguf.stem}-{digest[:12]}{suffix}"
     if not (folder / "config.json").exists():
-        from dreamprm_cli.prm.convert import convert_gguf
-
         if report is not None:
             report(Progress(name, "notice", message=f"converting {gguf.name} for scoring (once)"))
         with made_whole(folder) as scratch:
-            convert_gguf(gguf, scratch)
-    return BackboneSource(name, digest, folder)
+            make(gguf, scratch)
+    return folder
 
 
 @contextlib.contextmanager

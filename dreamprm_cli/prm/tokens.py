@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.prm.source import REMAKE
 from dreamprm_cli.prompts import PRMInput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CUT = "\n[...]\n"  # stands for the middle of a statement that was too long
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of the backbone in a Hugging Face folder. Raises CheckpointError."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"cannot read the backbone in {folder}: {error}", REMAKE) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ import tiny_model
 from writing import write
 
 from dreamprm_cli.errors import PolicyError
+from dreamprm_cli.models.llama_cpp import physical_cores
 from dreamprm_cli.policy import Sampling
-from dreamprm_cli.policy.llama_cpp import LlamaCppPolicy, physical_cores
+from dreamprm_cli.policy.llama_cpp import LlamaCppPolicy
 from dreamprm_cli.prompts import Prompt
 from dreamprm_cli.types import Usage
 

@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 from dreamprm_cli.errors import CheckpointError  # noqa: E402
+from dreamprm_cli.prm.adapter import load_adapter  # noqa: E402
 from dreamprm_cli.prm.backbone import load_backbone  # noqa: E402
-from dreamprm_cli.prm.checkpoint import Checkpoint, load_adapter, save  # noqa: E402
+from dreamprm_cli.prm.checkpoint import Checkpoint, save  # noqa: E402
 from dreamprm_cli.prm.head import Head  # noqa: E402
 from dreamprm_cli.prm.scorer import PackedScorer  # noqa: E402
 from dreamprm_cli.prm.source import locate_backbone  # noqa: E402

@@ -14,7 +14,8 @@ from train_kit import code  # noqa: E402
 
 from dreamprm_cli.policy import Sampling  # noqa: E402
 from dreamprm_cli.policy.scripted import ScriptedPolicy  # noqa: E402
-from dreamprm_cli.prm.checkpoint import load, load_adapter  # noqa: E402
+from dreamprm_cli.prm.adapter import load_adapter  # noqa: E402
+from dreamprm_cli.prm.checkpoint import load  # noqa: E402
 from dreamprm_trainer import audit, stages  # noqa: E402
 from dreamprm_trainer.continuation import Streamed  # noqa: E402
 from dreamprm_trainer.counts import count  # noqa: E402

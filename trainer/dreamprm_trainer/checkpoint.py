@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamprm_cli.errors import CheckpointError
-from dreamprm_cli.prm.checkpoint import Checkpoint, load, load_adapter, resolve
+from dreamprm_cli.prm.adapter import load_adapter
+from dreamprm_cli.prm.checkpoint import Checkpoint, load, resolve
 from dreamprm_cli.prm.checkpoint import save as save_checkpoint
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prm.source import BackboneSource, locate_backbone, made_whole

@@ -136,8 +136,8 @@ def extract(items: Sequence[Item], cache: Cache, minutes: float | None = None, t
 
 def open_scorer(cache: Cache) -> Any:
     """The live scorer without a head: training reads what scoring reads."""
+    from dreamprm_cli.prm.adapter import load_adapter
     from dreamprm_cli.prm.backbone import load_backbone
-    from dreamprm_cli.prm.checkpoint import load_adapter
     from dreamprm_cli.prm.scorer import PackedScorer
     from dreamprm_cli.prm.source import locate_backbone
 
