@@ -107,7 +107,7 @@ def _read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
 
     plain = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
     tensors = {}
-    for key, stored in deserialize(path.read_bytes()):
+    for key, stored in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
         if stored["dtype"] == "BF16":
             values = (np.frombuffer(stored["data"], np.uint16).astype(np.uint32) << 16).view(np.float32)
         elif stored["dtype"] in plain:

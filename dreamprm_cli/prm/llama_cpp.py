@@ -18,6 +18,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,9 @@ class LlamaSession:
         for index, (candidate, step) in enumerate(steps):
             by_candidate.setdefault(candidate, []).append((index, self._scorer.tokens.step(step.source)))
         for candidate, pairs in by_candidate.items():
-            indices, ids, reads = [], [], []
+            indices: list[int] = []
+            ids: list[int] = []
+            reads: list[int] = []
             for index, tokens in pairs:
                 room = self._scorer.shape.max_positions - self._problem - self._lengths.get(candidate, 0) - len(ids)
                 if candidate in self._full or len(tokens.ids) > room:
@@ -256,7 +259,7 @@ class LlamaSession:
             chunk = ids[first : first + _CHUNK]
             wanted = [read - first for read in reads if first <= read < first + len(chunk)]
             batch = self._batch.fill(chunk, position + first, sequence, wanted)
-            parts.append(self._probe.watch(len(chunk), wanted, lambda batch=batch: self._decode(batch)))
+            parts.append(self._probe.watch(len(chunk), wanted, partial(self._decode, batch)))
             self.encoded_tokens += len(chunk)
         states = self._normalised(np.concatenate(parts, axis=1))  # (layers, reads, C)
         return states.swapaxes(0, 1).reshape(len(reads), states.shape[0] * states.shape[2])
@@ -274,7 +277,8 @@ class LlamaSession:
     def _normalised(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The final RMSNorm. states (len(layers), N, C)."""
         scale = 1 / np.sqrt(np.mean(np.square(states), axis=-1, keepdims=True) + np.float32(self._scorer.shape.eps))
-        return states * scale * self._scorer.norm
+        normalised: NDArray[np.float32] = states * scale * self._scorer.norm
+        return normalised
 
 
 def _free(lib: Any, context: Any, scorer: LlamaScorer) -> None:
