@@ -28,6 +28,7 @@ from dreamprm_cli.models_app import models_app
 from dreamprm_cli.output import print_error, print_json, print_text, settle_output, stderr, stdout
 from dreamprm_cli.prm_app import prm_app
 from dreamprm_cli.sandbox_app import grade, sandbox_app
+from dreamprm_cli.serve_app import serve
 from dreamprm_cli.train_app import train_app
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(train_app, name="train")
 app.command()(grade)
 app.command()(bench)
+app.command()(serve)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -104,7 +106,7 @@ PolicyOpt = Annotated[
     str | None,
     typer.Option("--policy", help="gguf:PATH, hf:ORG/NAME, openai:NAME, or a name from `dreamprm models list`."),
 ]
-PrmOpt = Annotated[str | None, typer.Option("--prm", help="A checkpoint's folder or name; `none` for no PRM.")]
+PrmOpt = Annotated[str | None, typer.Option("--prm", help="A checkpoint's folder or name, http://HOST:PORT, or none.")]
 AggOpt = Annotated[str | None, typer.Option("--aggregation", help="mean, min, last, product or log-odds.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 JsonlOpt = Annotated[bool, typer.Option("--jsonl", help="Print events as JSON lines as they happen.")]
@@ -232,13 +234,14 @@ def _check_places(out: Path | None, runs_dir: Path) -> None:
 
 
 def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Policy, Scorer | None]:
-    from dreamprm_cli.config import guard_key
+    from dreamprm_cli.config import guard_key, guard_token
     from dreamprm_cli.policy.open import open_policy, resolve_policy_spec
     from dreamprm_cli.prm.open import open_scorer
     from dreamprm_cli.view.progress import download_bar
 
     resolve_policy_spec(settings.policy)  # a wrong name fails before anything is loaded
     guard_key(settings)
+    guard_token(settings)
     with download_bar(console, quiet=quiet) as progress:
         scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
         policy = open_policy(
@@ -367,7 +370,7 @@ def score(
     import math
 
     from dreamprm_cli.aggregate import aggregate
-    from dreamprm_cli.config import load_settings
+    from dreamprm_cli.config import guard_token, load_settings
     from dreamprm_cli.events import SCHEMA_VERSION
     from dreamprm_cli.prm import score_programs
     from dreamprm_cli.prm.open import open_scorer
@@ -381,6 +384,7 @@ def score(
     settings = load_settings({"prm": prm, "aggregation": aggregation})
     if file == problem == "-":
         raise ConfigError("program and problem cannot both be standard input", "give one of them as a file")
+    guard_token(settings)
     code = read_text(file, sys.stdin)
     target = load_problem(problem, sys.stdin)
     with download_bar(stderr(), quiet=json_) as progress:

@@ -21,6 +21,7 @@ from dreamprm_cli.errors import ConfigError
 
 AGGREGATIONS = ("mean", "min", "last", "product", "log-odds")
 _PREFIX = "DREAMPRM_"
+_PROJECT_FILES = ("dreamprm.toml", "pyproject.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Settings:
     """What a run is to use. `origin` tells for each setting that is not a default where it came from."""
 
     policy: str = "qwen2.5-coder-1.5b"
-    prm: str = "default"  # "none" for no PRM
+    prm: str = "default"  # or the address of a scoring server; "none" for no PRM
     n: int = 8
     temperature: float = 0.8
     top_p: float = 0.95
@@ -82,10 +83,20 @@ def guard_key(settings: Settings) -> None:
     Raises ConfigError.
     """
     origin = settings.origin.get("base_url", "")
-    if os.environ.get("OPENAI_API_KEY") and origin.endswith(("dreamprm.toml", "pyproject.toml")):
+    if os.environ.get("OPENAI_API_KEY") and origin.endswith(_PROJECT_FILES):
         raise ConfigError(
             f"{origin} would send your OPENAI_API_KEY to {settings.base_url}",
             "give --base-url yourself if you trust that address, or unset the key",
+        )
+
+
+def guard_token(settings: Settings) -> None:
+    """As `guard_key`, for the scoring server's token. Raises ConfigError."""
+    origin = settings.origin.get("prm", "")
+    if os.environ.get("DREAMPRM_PRM_TOKEN") and "://" in settings.prm and origin.endswith(_PROJECT_FILES):
+        raise ConfigError(
+            f"{origin} would send your DREAMPRM_PRM_TOKEN to {settings.prm}",
+            "give --prm yourself if you trust that address, or unset the token",
         )
 
 

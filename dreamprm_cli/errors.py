@@ -6,6 +6,7 @@ DreamPRMError                1
 ├── PolicyError              1   the policy model cannot be loaded or does not answer
 ├── ModelError               1   a model file cannot be fetched or is not what it claims to be
 ├── CheckpointError          1   a PRM checkpoint is damaged or does not fit
+├── ScorerError              1   a scoring server cannot be reached or does not answer as it should
 ├── SandboxUnavailable       1   no sandbox to run tests in (never a run on the host instead)
 └── BudgetExceeded          53   a budget or limit was reached
 
@@ -43,6 +44,10 @@ class ModelError(DreamPRMError):
 
 
 class CheckpointError(DreamPRMError):
+    pass
+
+
+class ScorerError(DreamPRMError):
     pass
 
 

@@ -29,9 +29,14 @@ def open_scorer(
 ) -> Scorer | None:
     """The checkpoint `spec` (a folder or a name shipped with the package) on `device`; None for "none".
 
-    engine: "torch", "llama" or "auto", see `pick_engine`. dtype: torch's; auto is bf16 where the machine computes in
-    it. Fetches and converts the backbone the first time. Raises CheckpointError or ModelError.
+    spec: also `http[s]://HOST:PORT`, a `dreamprm serve` elsewhere; the rest is for checkpoints. engine: "torch",
+    "llama" or "auto", see `pick_engine`. dtype: torch's; auto is bf16 where the machine computes in it. Fetches and
+    converts the backbone the first time. Raises CheckpointError, ModelError or ScorerError.
     """
+    if spec.startswith(("http://", "https://")):
+        from dreamprm_cli.prm.remote import RemoteScorer
+
+        return RemoteScorer(spec)
     if spec == "none":
         return None
     if pick_engine(spec, engine, device) == "llama":

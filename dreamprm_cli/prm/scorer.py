@@ -22,7 +22,7 @@ from dreamprm_cli.prm.tokens import StepTokens, Tokens
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.types import Problem, Step
 
-_WAVE_TOKENS = {"cpu": 2048, "cuda": 16384}  # of one forward; bounds the memory of its activations
+WAVE_TOKENS = {"cpu": 2048, "cuda": 16384}  # of one forward; bounds the memory of its activations
 
 
 class PackedScorer:
@@ -54,48 +54,51 @@ class PackedScorer:
         self.layers = tuple(layers or (backbone.depth,))
         self.head = head
         self.tokens = Tokens(backbone.tokenizer, step_token)
+        self.max_length = max_length
         self.problem_limit = max_length - code_reserve
 
     def start(self, problem: Problem) -> PackedSession:
         """Encode the problem, once for all its candidates."""
-        session = self.open(problem, self.backbone.arena())
+        session = PackedSession(self, *self.tokens.problem(prm_input(problem), self.problem_limit))
         encode(self, [], opened=[session])
         return session
 
-    def open(self, problem: Problem, arena: Arena) -> PackedSession:
-        """As `start`, in an arena that sessions share, and the problem is encoded together with its first steps."""
-        return PackedSession(self, problem, arena)
-
-    def rewards(self, turns: Sequence[Turn]) -> list[float]:
-        """Rewards of steps of several sessions that share an arena, in order; NaN for steps that are not scored."""
+    def rewards(self, features: NDArray[np.float32], steps: Sequence[Step]) -> list[float]:
+        """What the head says of features (len(steps), F); NaN for steps that are not scored."""
         if self.head is None:
             raise ValueError("this scorer was made for features and has no head")
-        rewards = self.head.rewards(encode(self, turns))
-        return [float(r) if step.scored else math.nan for r, (_, _, step) in zip(rewards, turns, strict=True)]
+        found = self.head.rewards(features)
+        return [float(reward) if step.scored else math.nan for reward, step in zip(found, steps, strict=True)]
 
 
 class PackedSession:
-    """A ScoringSession. Not for several threads at once."""
+    """A ScoringSession. Not for several threads at once.
 
-    def __init__(self, scorer: PackedScorer, problem: Problem, arena: Arena) -> None:
+    problem_ids, truncated: see `Tokens.problem`. arena: one that sessions share, or None for one of its own.
+    """
+
+    def __init__(
+        self, scorer: PackedScorer, problem_ids: list[int], truncated: bool, arena: Arena | None = None
+    ) -> None:
         self._scorer = scorer
-        self.arena = arena
+        self.problem_ids, self.truncated = problem_ids, truncated
+        self.arena = scorer.backbone.arena() if arena is None else arena
         self.trunk: torch.Tensor | None = None  # rows of the problem, once it is encoded
         self.rows: dict[int, torch.Tensor] = {}  # rows by candidate, the problem's first
         self.full: set[int] = set()  # candidates that ran out of positions
         self.encoded_tokens = 0
-        self.problem_ids, self.truncated = scorer.tokens.problem(prm_input(problem), scorer.problem_limit)
 
     def append(self, steps: Sequence[tuple[int, Step]]) -> list[float]:
         """Rewards of (candidate, next step) pairs, in order; NaN for steps that are not scored."""
-        return self._scorer.rewards([(self, candidate, step) for candidate, step in steps])
+        return self._scorer.rewards(self.append_features(steps), [step for _, step in steps])
 
     def append_features(self, steps: Sequence[tuple[int, Step]]) -> NDArray[np.float32]:
         """As `append`, but what the head reads: (len(steps), F), F = len(layers) * hidden size.
 
         Rows of steps that are not scored are there too. A row is NaN where a program ran out of positions.
         """
-        return encode(self._scorer, [(self, candidate, step) for candidate, step in steps])
+        tokens = self._scorer.tokens
+        return encode(self._scorer, [(self, candidate, tokens.step(step.source)) for candidate, step in steps])
 
     def drop(self, candidate: int) -> None:
         """Free the rows of a finished candidate; its number may be used again for a new program."""
@@ -118,7 +121,7 @@ class PackedSession:
         return len(self.problem_ids) if rows is None else len(rows)
 
 
-Turn = tuple[PackedSession, int, Step]  # whose candidate gets which next step
+Turn = tuple[PackedSession, int, StepTokens]  # whose candidate gets which next step
 _TRUNK = -1  # stands for a candidate where the problem itself is encoded
 
 
@@ -152,7 +155,7 @@ def encode(scorer: PackedScorer, turns: Sequence[Turn], opened: Sequence[PackedS
 def _waves(scorer: PackedScorer, sessions: Sequence[PackedSession], turns: Sequence[Turn]) -> list[list[_Piece]]:
     """Problems, then steps by candidate, cut into forwards of bounded size."""
     backbone = scorer.backbone
-    limit = _WAVE_TOKENS[backbone.device.type]
+    limit = WAVE_TOKENS[backbone.device.type]
     waves: list[list[_Piece]] = [[]]
     room = limit
 
@@ -175,8 +178,7 @@ def _waves(scorer: PackedScorer, sessions: Sequence[PackedSession], turns: Seque
         if session.trunk is None:
             place(_Piece(session, _TRUNK), session.problem_ids, None)
     by_candidate: dict[tuple[int, int], list[tuple[int, PackedSession, StepTokens]]] = {}
-    for index, (session, candidate, step) in enumerate(turns):
-        tokens = scorer.tokens.step(step.source)
+    for index, (session, candidate, tokens) in enumerate(turns):
         by_candidate.setdefault((id(session), candidate), []).append((index, session, tokens))
     for (_, candidate), steps in by_candidate.items():
         session = steps[0][1]

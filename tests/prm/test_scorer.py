@@ -16,7 +16,7 @@ from dreamprm_cli.prm.backbone import load_backbone  # noqa: E402
 from dreamprm_cli.prm.checkpoint import Checkpoint, save  # noqa: E402
 from dreamprm_cli.prm.head import Head  # noqa: E402
 from dreamprm_cli.prm.open import open_scorer  # noqa: E402
-from dreamprm_cli.prm.scorer import PackedScorer  # noqa: E402
+from dreamprm_cli.prm.scorer import PackedScorer, PackedSession, encode  # noqa: E402
 from dreamprm_cli.prm.source import locate_backbone  # noqa: E402
 from dreamprm_cli.prm.verify import Reference, agreement  # noqa: E402
 from dreamprm_cli.prompts import prm_input  # noqa: E402
@@ -139,7 +139,7 @@ def test_packed_forwards_of_bounded_size_give_the_same_scores(backbone, monkeypa
     programs = [split(code) for code in PROGRAMS]
     one = scorer(backbone)
     whole = score_programs(one.start(PROBLEM), programs)
-    monkeypatch.setitem(scorer_module._WAVE_TOKENS, "cpu", 30)
+    monkeypatch.setitem(scorer_module.WAVE_TOKENS, "cpu", 30)
     for a, b in zip(whole, score_programs(one.start(PROBLEM), programs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -199,21 +199,25 @@ def test_scores_in_bf16_agree_however_they_are_packed(tiny):
     assert found.incremental <= 1e-3
 
 
+def opened(one, problem, arena):
+    """A session whose problem is not encoded yet."""
+    return PackedSession(one, *one.tokens.problem(prm_input(problem), one.problem_limit), arena)
+
+
 def test_sessions_that_share_an_arena_are_scored_in_one_forward_with_their_problems(backbone):
     one = scorer(backbone)
     other = Problem(id="q", statement="Multiply two numbers, and then add them.")
     programs = [split(code) for code in PROGRAMS]
-    alone = [score_programs(one.start(problem), programs) for problem in (PROBLEM, other)]
+    alone = [one.start(problem) for problem in (PROBLEM, other)]
     arena = backbone.arena()
-    sessions = [one.open(problem, arena) for problem in (PROBLEM, other)]
-    turns = [(session, index, step) for index, steps in enumerate(programs) for step in steps for session in sessions]
-    rewards = iter(one.rewards(turns))
-    together = {0: [], 1: []}
-    for session, _, _ in turns:
-        together[sessions.index(session)].append(next(rewards))
-    for session, expected in zip(sessions, alone, strict=True):
-        flat = [reward for rewards in expected for reward in rewards]
-        np.testing.assert_allclose(together[sessions.index(session)], flat, atol=1e-5)
+    sessions = [opened(one, problem, arena) for problem in (PROBLEM, other)]
+    pairs = [(index, step) for index, steps in enumerate(programs) for step in steps]
+    turns = [(session, index, one.tokens.step(step.source)) for index, step in pairs for session in sessions]
+    features = encode(one, turns)
+    for number, session in enumerate(sessions):
+        expected = alone[number].append_features(pairs)
+        np.testing.assert_allclose(features[number::2], expected, atol=2e-5, rtol=1e-4)
+        assert session.encoded_tokens == alone[number].encoded_tokens
     assert arena.used == sum(session.encoded_tokens for session in sessions)
     sessions[0].close()
     assert arena.used == sessions[1].encoded_tokens
@@ -223,11 +227,11 @@ def test_sessions_that_share_an_arena_are_scored_in_one_forward_with_their_probl
 
 def test_a_forward_that_fails_gives_its_rows_back(backbone, monkeypatch):
     one = scorer(backbone)
-    session = one.open(PROBLEM, backbone.arena())
+    session = opened(one, PROBLEM, backbone.arena())
+    turn = (0, split(PROGRAMS[1])[0])
     with monkeypatch.context() as patch:
         patch.setattr(attention.Plan, "attend", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            session.append([(0, split(PROGRAMS[1])[0])])
+            session.append([turn])
     assert session.arena.used == 0
-    turn = (0, split(PROGRAMS[1])[0])
     assert session.append([turn]) == pytest.approx(one.start(PROBLEM).append([turn]), abs=1e-6)
