@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import signal
 import threading
@@ -50,7 +51,9 @@ def serve(
     console = stderr()
     metrics = Metrics()
     with download_bar(console) as progress:
-        scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
+        # Torch where it is installed: it alone scores many clients' requests in one forward.
+        engine = "torch" if importlib.util.find_spec("torch") else "llama"
+        scorer = open_scorer(settings.prm, engine=engine, device=settings.device, progress=progress)
     if scorer is None:
         raise ConfigError("--prm none leaves nothing to serve", "name a checkpoint")
     service = Service(engine_for(scorer, cache_mb << 20), metrics, queue)
