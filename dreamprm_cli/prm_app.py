@@ -1,7 +1,8 @@
-"""Commands of the reward model: `dreamprm prm check`."""
+"""Commands of the reward model: `dreamprm prm check` and `export`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
@@ -20,14 +21,17 @@ def check(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32; auto is what `solve` computes in.")] = "auto",
+    against: Annotated[
+        list[str] | None, typer.Option(help="Where it is served: http://HOST:PORT, vllm+http://HOST:PORT. Repeatable.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Verify that CHECKPOINT is whole, and gives the same rewards however it is asked.
 
-    The same programs are scored all at once, function by function as `solve` does, and by a plain forward of
-    transformers' own model. Exit code 1 when they disagree.
+    The same programs are scored all at once, function by function as `solve` does, by a plain forward of transformers'
+    own model, and by the servers to check against. Exit code 1 when they disagree.
     """
-    from dreamprm_cli.config import load_settings
+    from dreamprm_cli.config import guard_token, load_settings
     from dreamprm_cli.events import SCHEMA_VERSION
     from dreamprm_cli.view.progress import download_bar
 
@@ -36,17 +40,55 @@ def check(
     settings = load_settings({"prm": checkpoint, "device": device})
     if settings.prm == "none":
         raise ConfigError("there is no PRM to check: prm is none", "name a checkpoint")
+    if "://" in settings.prm:
+        raise ConfigError(f"{settings.prm} is a server", "name the checkpoint, and the server with --against")
+    guard_token(settings)
     try:
         from dreamprm_cli.prm.verify import verify
     except ImportError as error:
         raise CheckpointError(f"the PRM needs {error.name}", "pip install 'dreamprm[prm]'") from None
     with download_bar(stderr(), quiet=json_) as progress:
         found = verify(
-            settings.prm, device=settings.device, dtype=cast(Literal["auto", "bf16", "fp32"], dtype), progress=progress
-        )
+            settings.prm, device=settings.device, dtype=cast(Literal["auto", "bf16", "fp32"], dtype),
+            servers=against or (), progress=progress,
+        )  # fmt: skip
     if json_:
         print_json({"schema_version": SCHEMA_VERSION, "prm": settings.prm, **found.to_json()})
         return
     typer.echo(f"{settings.prm}: {found.steps} steps in {found.dtype}, one answer however it is asked")
     typer.echo(f"  step by step against all at once  {found.incremental:.1e}")
     typer.echo(f"  against transformers in fp32      {found.transformers:.1e}")
+    for address, difference in found.servers.items():
+        typer.echo(f"  {address} against transformers in fp32  {difference:.1e}")
+
+
+@prm_app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not be there yet.")],
+    checkpoint: Annotated[
+        str | None, typer.Option("--prm", help="A checkpoint's folder or name; the one in the settings.")
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="vllm: a token-classification model.")] = "vllm",
+) -> None:
+    """Write a checkpoint, its backbone and its adapter as one model for `vllm serve OUT`.
+
+    It is scored with by `--prm vllm+http://HOST:PORT`. The model computes up to the layer that the head reads; heads
+    that read several layers cannot be expressed.
+    """
+    from dreamprm_cli.config import load_settings
+    from dreamprm_cli.view.progress import download_bar
+
+    if format_ != "vllm":
+        raise ConfigError(f"--format cannot be {format_!r}", "vllm")
+    settings = load_settings({"prm": checkpoint})
+    if settings.prm == "none" or "://" in settings.prm:
+        raise ConfigError(f"there is nothing to export: prm is {settings.prm}", "name a checkpoint with --prm")
+    try:
+        from dreamprm_cli.prm.export import export_vllm
+
+        with download_bar(stderr()) as progress:
+            written = export_vllm(settings.prm, out, progress=progress)
+    except ImportError as error:
+        raise CheckpointError(f"the export needs {error.name}", "pip install 'dreamprm[prm]'") from None
+    typer.echo(f"{out}: {settings.prm} with the first {written.layers[0]} layers of its backbone", err=True)
+    typer.echo(f"serve it: vllm serve {out} --runner pooling", err=True)

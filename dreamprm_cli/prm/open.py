@@ -29,7 +29,8 @@ def open_scorer(
 ) -> Scorer | None:
     """The checkpoint `spec` (a folder or a name shipped with the package) on `device`; None for "none".
 
-    spec: also `http[s]://HOST:PORT`, a `dreamprm serve` elsewhere; the rest is for checkpoints. engine: "torch",
+    spec: also `http[s]://HOST:PORT`, a `dreamprm serve` elsewhere, or `vllm+http[s]://HOST:PORT`, a `vllm serve` of
+    what `dreamprm prm export` wrote; the rest is for checkpoints. engine: "torch",
     "llama" or "auto", see `pick_engine`. dtype: torch's; auto is bf16 where the machine computes in it. Fetches and
     converts the backbone the first time. Raises CheckpointError, ModelError or ScorerError.
     """
@@ -37,6 +38,13 @@ def open_scorer(
         from dreamprm_cli.prm.remote import RemoteScorer
 
         return RemoteScorer(spec)
+    if spec.startswith(("vllm+http://", "vllm+https://")):
+        try:
+            from dreamprm_cli.prm.vllm import VllmScorer
+
+            return VllmScorer(spec)
+        except ImportError as error:
+            raise CheckpointError(f"{spec} needs {error.name}", f"pip install 'dreamprm[prm]', {_WITHOUT}") from None
     if spec == "none":
         return None
     if pick_engine(spec, engine, device) == "llama":
@@ -82,7 +90,7 @@ def open_packed(
         from dreamprm_cli.prm.scorer import PackedScorer
         from dreamprm_cli.prm.source import locate_backbone
 
-        folder, checkpoint = _checkpoint(spec)
+        folder, checkpoint = read_checkpoint(spec)
         source = locate_backbone(backbone_of(checkpoint, folder), report=progress)
     except ImportError as error:
         raise CheckpointError(f"the PRM needs {error.name}", f"pip install 'dreamprm[prm]', {_WITHOUT}") from None
@@ -114,7 +122,7 @@ def open_llama(spec: str, *, progress: Report | None = None, threads: int | None
         from dreamprm_cli.prm.llama_cpp import LlamaScorer
         from dreamprm_cli.prm.source import locate_gguf
 
-        folder, checkpoint = _checkpoint(spec)
+        folder, checkpoint = read_checkpoint(spec)
         source = locate_gguf(backbone_of(checkpoint, folder), report=progress)
         check_backbone(checkpoint, source)
         return LlamaScorer(
@@ -135,7 +143,7 @@ def open_llama(spec: str, *, progress: Report | None = None, threads: int | None
         ) from None
 
 
-def _checkpoint(spec: str) -> tuple[Path, Checkpoint]:
+def read_checkpoint(spec: str) -> tuple[Path, Checkpoint]:
     """The folder and what it says. Raises CheckpointError for one that cannot score functions."""
     from dreamprm_cli.prm.checkpoint import load, resolve
 

@@ -18,6 +18,7 @@ from dreamprm_cli.models.fetch import snapshot
 from dreamprm_cli.prm.convert import convert_gguf, describe_gguf
 
 REMAKE = "when it lies in the cache, delete it and it is made again; else fetch it again"
+HEAD = "head.safetensors"  # of a reward model; beside the weights where it was exported with its backbone
 _QUICKLY_HASHED = 1 << 20  # bytes below which a digest is not worth a file in the cache
 
 
@@ -87,7 +88,7 @@ def _find(spec: str, report: Report | None) -> tuple[str, Path]:
 
 
 def _from_folder(name: str, folder: Path) -> BackboneSource:
-    digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors"))]
+    digests = [file_digest(path) for path in sorted(folder.glob("*.safetensors")) if path.name != HEAD]
     if not digests:
         raise CheckpointError(f"{folder} has no safetensors file", "a backbone folder holds config.json and weights")
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -6,8 +6,9 @@ own adapter), which shares no code with our scorer but the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.errors import CheckpointError, ConfigError
 from dreamprm_cli.models import Report
-from dreamprm_cli.prm import score_programs
+from dreamprm_cli.prm import Scorer, score_programs
 from dreamprm_cli.prm.checkpoint import resolve
-from dreamprm_cli.prm.open import open_packed
+from dreamprm_cli.prm.open import open_packed, open_scorer
 from dreamprm_cli.prm.scorer import PackedScorer
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.steps import split
@@ -44,6 +45,7 @@ print(sum(map(digit_sum, read_numbers()[1:])))
 # Rewards step by step against all at once: the same sums in another order. Against transformers in fp32: rounding.
 _AGREEMENT = {torch.float32: 1e-5, torch.bfloat16: 1e-3}
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+SERVED = 5e-2  # a server may compute in bf16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,15 @@ class Agreement:
     steps: int
     incremental: float  # step by step against all programs at once
     transformers: float  # all at once against transformers' model in fp32
+    servers: Mapping[str, float] = field(default_factory=dict)  # by address, against transformers' model in fp32
 
-    def to_json(self) -> dict[str, str | int | float]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "dtype": self.dtype,
             "steps": self.steps,
             "incremental": self.incremental,
             "transformers": self.transformers,
+            "servers": dict(self.servers),
         }
 
 
@@ -69,15 +73,18 @@ def verify(
     *,
     device: str = "auto",
     dtype: Literal["auto", "bf16", "fp32"] = "auto",
+    servers: Sequence[str] = (),
     progress: Report | None = None,
 ) -> Agreement:
     """Open a checkpoint (a folder or a shipped name) and compare all ways of scoring with it.
 
-    Raises CheckpointError when it is damaged, does not fit, or the ways disagree.
+    servers: addresses, as `open_scorer` takes them, where the same checkpoint is served.
+    Raises CheckpointError when it is damaged, does not fit, or the ways disagree; ScorerError for a server's troubles.
     """
+    remote = {address: _opened(address) for address in servers}
     scorer = open_packed(spec, device=device, dtype=dtype, progress=progress)
     folder = resolve(spec)
-    found = agreement(scorer, _PROBLEM, [split(code) for code in _PROGRAMS], folder)
+    found = agreement(scorer, _PROBLEM, [split(code) for code in _PROGRAMS], folder, remote)
     limits = _AGREEMENT[scorer.backbone.dtype], _ROUNDING[scorer.backbone.dtype]
     if not (found.incremental <= limits[0] and found.transformers <= limits[1]):
         raise CheckpointError(
@@ -85,13 +92,35 @@ def verify(
             f"{found.transformers:.1e} against transformers ({found.dtype})",
             "do not use it on this machine; please report it with the output of `dreamprm doctor`",
         )
+    for address, difference in found.servers.items():
+        if not difference <= SERVED:
+            raise CheckpointError(
+                f"{address} disagrees with {spec}: {difference:.1e} (at most {SERVED})",
+                "does it serve this checkpoint?",
+            )
     return found
 
 
+def _opened(address: str) -> Scorer:
+    if "://" not in address:
+        raise ConfigError(f"{address!r} is no server's address", "http://HOST:PORT, or vllm+http://HOST:PORT")
+    scorer = open_scorer(address)
+    assert scorer is not None  # only "none" gives none
+    return scorer
+
+
 def agreement(
-    scorer: PackedScorer, problem: Problem, programs: Sequence[Sequence[Step]], checkpoint: Path | None = None
+    scorer: PackedScorer,
+    problem: Problem,
+    programs: Sequence[Sequence[Step]],
+    checkpoint: Path | None = None,
+    servers: Mapping[str, Scorer] | None = None,
 ) -> Agreement:
-    """Score programs of one problem in every way. `checkpoint`: the folder whose adapter the scorer applies, if any."""
+    """Score programs of one problem in every way.
+
+    checkpoint: the folder whose adapter the scorer applies, if any. servers: scorers elsewhere, asked for all programs
+    at once and then step by step; infinity for one that rewards other steps than it should.
+    """
     if scorer.head is None:
         raise ValueError("this scorer was made for features and has no head")
     whole = score_programs(scorer.start(problem), programs)
@@ -101,11 +130,20 @@ def agreement(
     reference = Reference(scorer, checkpoint)
     plain = [scorer.head.rewards(reference.features(problem, steps)) for steps in programs]
     flat = np.array([reward for rewards in whole for reward in rewards])
+    expected = np.where(np.isnan(flat), np.nan, np.concatenate(plain))
+
+    def furthest(server: Scorer) -> float:
+        at_once = [reward for rewards in score_programs(server.start(problem), programs) for reward in rewards]
+        session = server.start(problem)
+        gaps = np.abs(np.array([at_once, [session.append([turn])[0] for turn in turns]]) - expected)
+        return float(np.nanmax(gaps)) if (np.isnan(gaps) == np.isnan(expected)).all() else math.inf
+
     return Agreement(
         dtype=str(scorer.backbone.dtype).removeprefix("torch."),
         steps=len(turns),
         incremental=float(np.nanmax(np.abs(flat - one_by_one))),
         transformers=float(np.nanmax(np.abs(flat - np.concatenate(plain)))),
+        servers={address: furthest(server) for address, server in (servers or {}).items()},
     )
 
 
