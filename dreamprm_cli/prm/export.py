@@ -58,6 +58,7 @@ def export_vllm(spec: str, out: Path, *, progress: Report | None = None) -> Chec
     head = _calibrated(checkpoint.head)
     with made_whole(out) as scratch:
         save_file({**merged, **_head_tensors(head)}, scratch / "model.safetensors", metadata={"format": "pt"})
+        (scratch / "model.safetensors").chmod(0o644)  # who serves it may be another user
         for name in ("tokenizer.json", "tokenizer_config.json"):
             if (source.folder / name).exists():
                 shutil.copyfile(source.folder / name, scratch / name)
