@@ -26,6 +26,7 @@ State = Literal["ok", "warn", "missing"]
 
 _MEMORY_WANTED = 4e9  # the default policy and PRM with their caches
 _ENGINE_TIMEOUT_S = 2.0
+_SERVER_TIMEOUT_S = 3.0
 # package, what it is for, how to install it
 _EXTRAS = (
     ("llama_cpp", "local policies (gguf:)", "pip install 'dreamprm[local]'"),
@@ -190,10 +191,26 @@ def model_checks(policy: str) -> list[Check]:
     return rows
 
 
+def _server_check(prm: str) -> Check:
+    """Whether a scoring server answers at all. It is sent no token."""
+    from dreamprm_cli.errors import ScorerError
+    from dreamprm_cli.prm.client import Client
+
+    vllm = prm.startswith("vllm+")
+    try:
+        client = Client(prm.removeprefix("vllm+").partition("#")[0], timeout_s=_SERVER_TIMEOUT_S)
+        client.get("/version" if vllm else "/health")
+    except ScorerError as error:
+        return Check("PRM", "missing", error.message, error.hint)
+    return Check("PRM", "ok", f"{'vLLM' if vllm else 'a server'} answers at {client.shown}")
+
+
 def prm_check(prm: str) -> Check:
     """The checkpoint in the settings: the one in the package, or a folder."""
     if prm == "none":
         return Check("PRM", "warn", "switched off (prm is none): programs are not scored", "unset prm")
+    if "://" in prm:
+        return _server_check(prm)
     folder = Path(__file__).parent if prm == "default" else Path(prm).expanduser()
     found = next(iter(sorted(folder.rglob("*.safetensors"))), None) if folder.is_dir() else None
     if found is None:

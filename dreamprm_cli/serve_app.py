@@ -56,7 +56,11 @@ def serve(
         scorer = open_scorer(settings.prm, engine=engine, device=settings.device, progress=progress)
     if scorer is None:
         raise ConfigError("--prm none leaves nothing to serve", "name a checkpoint")
-    service = Service(engine_for(scorer, cache_mb << 20), metrics, queue)
+    try:
+        scoring = engine_for(scorer, cache_mb << 20)
+    except (MemoryError, RuntimeError) as error:  # torch raises the latter
+        raise DreamPRMError(f"--cache-mb {cache_mb} is more than there is: {str(error).splitlines()[0]}") from None
+    service = Service(scoring, metrics, queue)
     try:
         server = ScoringServer((host, port), service, metrics, aggregation=settings.aggregation, token=token or None)
     except OSError as error:

@@ -30,7 +30,7 @@ class ScoringSession(Protocol):
 class Scorer(Protocol):
     """A loaded PRM checkpoint.
 
-    device: "cpu" or a torch device such as "cuda:0". forms: kinds of problem it has learned from, empty when unknown.
+    device: "cpu", a torch device such as "cuda:0", or "remote". forms: kinds of problem it has learned from, empty when unknown.
     """
 
     name: str
@@ -38,7 +38,8 @@ class Scorer(Protocol):
     forms: tuple[str, ...]
 
     def start(self, problem: Problem) -> ScoringSession:
-        """Encode the problem. Raises CheckpointError when the backbone cannot be loaded."""
+        """Encode the problem. Raises CheckpointError when the backbone cannot be loaded, ScorerError for a server's
+        troubles."""
         ...
 
 

@@ -22,10 +22,15 @@ _TIMEOUT_S = 600.0  # of an answer: a long queue before a slow machine
 _RETRIED = (408, 429, 500, 502, 503, 504)
 
 
+def own_token() -> str | None:
+    """The user's token for scoring servers."""
+    return os.environ.get(TOKEN_VARIABLE) or None
+
+
 class Client:
     """A server at `http[s]://HOST:PORT[/PATH]`. Requests can be repeated, as scoring changes nothing.
 
-    token: sent as a bearer token; default what DREAMPRM_PRM_TOKEN holds. Raises ScorerError for what is no URL.
+    token: sent as a bearer token. Raises ScorerError for what is no URL.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = _TIMEOUT_S) -> None:
@@ -42,7 +47,6 @@ class Client:
         where = f"[{self._host}]" if ":" in self._host else self._host
         # Without user and password, should somebody have put them there.
         self.shown = f"{parts.scheme}://{where}{f':{self._port}' if self._port else ''}{self._path}"
-        token = token or os.environ.get(TOKEN_VARIABLE)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._connection: http.client.HTTPConnection | None = None
         self._lock = threading.Lock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dreamprm_cli.prm.client import TOKEN_VARIABLE, Client
+from dreamprm_cli.prm.client import TOKEN_VARIABLE, Client, own_token
 from dreamprm_cli.prm.wire import ScoreRequest, parse_answer
 from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION
 from dreamprm_cli.steps import SPLITTER_VERSION
@@ -18,12 +18,15 @@ _SAME = "use the same version of dreamprm on both sides"
 
 
 class RemoteScorer:
-    """A Scorer over `dreamprm serve` at `url`. Raises ScorerError when something else answers there, or nothing."""
+    """A Scorer over `dreamprm serve` at `url`. Raises ScorerError when something else answers there, or nothing.
+
+    token: default the user's own.
+    """
 
     device = "remote"
 
     def __init__(self, url: str, token: str | None = None) -> None:
-        self.client = Client(url, token)
+        self.client = Client(url, token or own_token())
         self.name = self.client.shown
         about = self.client.get("/health")
         if "prm" not in about:

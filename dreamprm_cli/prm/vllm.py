@@ -12,7 +12,7 @@ from typing import Any
 
 from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.prm.checkpoint import load, resolve
-from dreamprm_cli.prm.client import Client
+from dreamprm_cli.prm.client import Client, own_token
 from dreamprm_cli.prm.tokens import Tokens, read_tokenizer
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.types import Problem, Step
@@ -32,7 +32,7 @@ class VllmScorer:
 
     def __init__(self, spec: str, token: str | None = None) -> None:
         url, _, named = spec.removeprefix(PREFIX).partition("#")
-        self.client = Client(url, token)
+        self.client = Client(url, token or own_token())
         self.name = PREFIX + self.client.shown
         try:
             [served, *_] = self.client.get("/v1/models")["data"]

@@ -160,6 +160,8 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def _result(self, method: str) -> dict[str, Any] | str:
         path = self.path.partition("?")[0]
+        if method == "GET" and self.headers.get("content-length", "0") != "0":
+            self.close_connection = True  # its body is not read
         if path not in _PATHS:
             raise self._closing(404, f"there are {', '.join(_PATHS)}")
         if method != _PATHS[path]:

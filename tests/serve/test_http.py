@@ -293,3 +293,10 @@ def test_no_garbage_ends_the_server(start):
         head = f"POST /score HTTP/1.1\r\nContent-Length: {draw.choice(lengths)}\r\n\r\n".encode()
         raw(server.port, draw.choice([head + body, body, head[: draw.randrange(len(head))]]), wait=draw.random() < 0.5)
     assert server.score({"problem": "p", "code": CODE})[0] == 200
+
+
+def test_a_body_where_none_belongs_does_not_become_the_next_request(start):
+    server = start()
+    said = raw(server.port, b"GET /health HTTP/1.1\r\nContent-Length: 24\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n")
+    assert said.count(b"HTTP/1.1") == 1
+    assert b"Connection: close" in said

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from dreamprm_cli import doctor
 from dreamprm_cli import events as ev
 from dreamprm_cli.app import run
 from dreamprm_cli.errors import ScorerError
@@ -220,3 +221,14 @@ def test_serve_wants_a_token_where_others_can_reach_it(command):
     assert (code, out) == (2, "")
     assert "there is no token" in err
     assert command("serve", "--prm", "none")[0] == 2
+
+
+def test_doctor_tells_whether_a_server_answers(start, monkeypatch):
+    monkeypatch.setenv(client.TOKEN_VARIABLE, "s3cret")
+    server = start(token="s3cret")
+    found = doctor.prm_check(server.url)
+    assert (found.state, found.detail) == ("ok", f"a server answers at {server.url}")
+    with answering((200, {"version": "0.32.0"}, {})) as (url, sent):
+        assert doctor.prm_check(f"vllm+{url}#folder").state == "ok"
+    assert sent == [("/version", None)]
+    assert doctor.prm_check("http://127.0.0.1:9").state == "missing"
