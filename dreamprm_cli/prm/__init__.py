@@ -30,7 +30,8 @@ class ScoringSession(Protocol):
 class Scorer(Protocol):
     """A loaded PRM checkpoint.
 
-    device: "cpu", a torch device such as "cuda:0", or "remote". forms: kinds of problem it has learned from, empty when unknown.
+    device: "cpu", a torch device such as "cuda:0", or "remote". forms: kinds of problem it has learned from,
+    empty when unknown.
     """
 
     name: str
