@@ -41,15 +41,16 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PRMInput:
-    """The text in front of the program. Only `statement` may be shortened when the whole is too long."""
+    """The text in front of the program. When the whole is too long `context` is shortened, then `statement`."""
 
     before: str
     statement: str
     after: str
+    context: str = ""
 
     @property
     def text(self) -> str:
-        return self.before + self.statement + self.after
+        return self.before + self.context + self.statement + self.after
 
 
 _EXAMPLE_STDIN = '''```python
@@ -132,6 +133,7 @@ def cof_prompt(problem: Problem) -> Prompt:
         parts.append(
             f"The form of the answer, shown on another problem (its functions are of no use here):\n{_EXAMPLES[form]}"
         )
+    parts += [context] if (context := _context(problem)) else []
     parts.append(f"Problem:\n{problem.statement.strip()}")
     if problem.starter_code.strip():
         parts.append(f"Start from:\n```{problem.language}\n{problem.starter_code.rstrip()}\n```")
@@ -151,4 +153,13 @@ def prm_input(problem: Problem) -> PRMInput:
         before="<|im_start|>user\n",
         statement=problem.statement.strip(),
         after=f"{after}<|im_end|>\n<|im_start|>assistant\n```{problem.language}\n",
+        context=f"{context}\n\n" if (context := _context(problem)) else "",
     )
+
+
+def _context(problem: Problem) -> str:
+    """What policy and PRM are told of the module around the program."""
+    if not problem.context.strip():
+        return ""
+    code = problem.context.strip("\n")
+    return f"It goes into this module, whose names it may use:\n```{problem.language}\n{code}\n```"

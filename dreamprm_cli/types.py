@@ -34,7 +34,8 @@ class Tests:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is to be solved. `entry_point` is None (a stdin program), "name" or "Solution.method"."""
+    """What is to be solved. `entry_point` is None (a stdin program), "name" or "Solution.method". `context`: the module
+    that the program becomes a part of, without it; empty where it stands alone."""
 
     id: str
     statement: str
@@ -44,6 +45,7 @@ class Problem:
     title: str = ""
     language: str = "python"
     time_limit_s: float | None = None
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)

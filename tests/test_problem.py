@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from dreamprm_cli.errors import ProblemError
 from dreamprm_cli.problem import load_problem, load_problem_set, parse_markdown
 from dreamprm_cli.problem.names import infer_entry_point
+from dreamprm_cli.prompts import cof_prompt, prm_input
 from dreamprm_cli.types import Example
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -285,6 +287,21 @@ def test_own_rows(tmp_path):
     assert own.tests.examples == (Example("1 2", "1"),)
     assert own.tests.payload["split"] == "train"
     assert (second.tests.kind, third.tests.kind, third.language) == ("plain", "examples", "go")
+
+
+def test_policy_and_prm_are_told_of_the_module_around(tmp_path):
+    row = {
+        "task_id": "m",
+        "statement": "Add.",
+        "entry_point": "add",
+        "context": "import math\n\n\ndef add(a, b):\n    ...",
+    }
+    [one] = load_problem_set(write_set(tmp_path / "o.jsonl", [row]))
+    for text in (cof_prompt(one).user, prm_input(one).text):
+        assert text.count("```python\nimport math\n\n\ndef add(a, b):\n    ...\n```\n\n") == 1
+        assert text.index("import math") < text.index("Add.")
+    bare = replace(one, context=" \n")
+    assert "module" not in cof_prompt(bare).user + prm_input(bare).text
 
 
 def test_livecodebench_row(tmp_path):

@@ -14,7 +14,7 @@ from dreamprm_cli.prompts import PRMInput
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_CUT = "\n[...]\n"  # stands for the middle of a statement that was too long
+_CUT = "\n[...]\n"  # stands for the middle of a text that was too long
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -54,20 +54,27 @@ class Tokens:
         return ids
 
     def problem(self, text: PRMInput, limit: int) -> tuple[list[int], bool]:
-        """Ids of at most `limit` tokens, and whether the statement was cut: its start and its end are kept.
+        """Ids of at most `limit` tokens, and whether any were left out: first from the middle of the context, all of
+        it if need be, then from the statement's.
 
-        What stands around the statement is never cut, so the ids can be longer than `limit` when that alone is.
+        What stands around them is never cut, so the ids can be longer than `limit` when that alone is.
         """
         before, after = self._encode(text.before, special=True), self._encode(text.after, special=True)
-        statement = self._encode(text.statement)
+        context, statement = self._encode(text.context), self._encode(text.statement)
         room = limit - len(before) - len(after)
-        if len(statement) <= room:
-            return before + statement + after, False
+        if len(context) + len(statement) <= room:
+            return before + context + statement + after, False
+        context = self._shortened(context, room - len(statement)) if context and len(statement) < room else []
+        if len(statement) > room:
+            statement = self._shortened(statement, room)
+        return before + context + statement + after, True
+
+    def _shortened(self, ids: list[int], room: int) -> list[int]:
+        """Their start and their end."""
         cut = self._encode(_CUT)
         kept = max(room - len(cut), 0)
         head = (kept + 1) // 2
-        shortened = statement[:head] + cut + statement[len(statement) - (kept - head) :]
-        return before + shortened + after, True
+        return ids[:head] + cut + ids[len(ids) - (kept - head) :]
 
     def step(self, source: str) -> StepTokens:
         """The source as it is; read at its last token that is not trailing white space.

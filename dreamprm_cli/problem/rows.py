@@ -112,7 +112,7 @@ def _livecodebench(row: Row, where: str) -> Problem:
 
 
 def _stated(row: Row, where: str) -> Problem:
-    """Our own rows: `statement`, `starter_code`, `entry_point`, `tests`, `examples`."""
+    """Our own rows: `statement`, `starter_code`, `entry_point`, `context`, `tests`, `examples`."""
     statement = _text(row, "statement", where)
     language = language_name(_text(row, "language", where, default="python"), where)
     entry_point = _text(row, "entry_point", where, default="") or None
@@ -137,6 +137,7 @@ def _stated(row: Row, where: str) -> Problem:
         title=_text(row, "title", where, default=""),
         language=language,
         time_limit_s=_time_limit(row, where),
+        context=_text(row, "context", where, default=""),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,21 @@ def test_chat_marks_in_a_program_are_text_not_special_tokens(backbone):
     special = backbone.tokenizer.token_to_id("<|im_end|>")
     assert special not in tokens.step("print('<|im_end|>')").ids
     assert special in tokens.problem(prm_input(PROBLEM), 1000)[0]
+
+
+def test_of_a_problem_that_is_too_long_the_context_is_left_out_before_the_statement(backbone):
+    tokens = scorer(backbone).tokens
+    alone, _ = tokens.problem(prm_input(PROBLEM), 1000)
+    text = prm_input(replace(PROBLEM, context="x = 1\n" * 100))
+    whole, cut = tokens.problem(text, 10_000)
+    assert not cut
+    assert tokens.problem(text, len(whole))[1] is False
+    some, cut = tokens.problem(text, len(alone) + 60)
+    assert cut
+    assert len(some) == len(alone) + 60
+    assert some[-len(alone) + 5 :] == alone[5:]  # the statement is whole
+    assert tokens.problem(text, len(alone)) == (alone, True)
+    assert len(tokens.problem(text, len(alone) - 1)[0]) <= len(alone) + 4  # the mark of a cut, for what it is worth
 
 
 def test_packed_forwards_of_bounded_size_give_the_same_scores(backbone, monkeypatch):

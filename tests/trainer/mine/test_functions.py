@@ -154,7 +154,7 @@ def test_a_long_module_is_shown_in_part() -> None:
     code = "".join(f"def f{k}():\n    '''Number {k}.'''\n    return {'x' * 100}\n\n\n" for k in range(200))
     found, named = _named(code)
     text = context(found, named["f100"], lambda other: False)
-    assert len(text) <= 6000
+    assert len(text) <= 4000
     assert "Number 100." in text
     assert "def f99" in text
 

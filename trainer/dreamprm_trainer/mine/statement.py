@@ -8,7 +8,7 @@ from dreamprm_trainer.mine.functions import Class, Function, Module, indented
 
 _MOST_CALLERS = 3
 _MOST_TYPES = 3
-_CONTEXT = 6000  # letters
+_CONTEXT = 4000  # letters: some 1,200 tokens, of the 2,560 that the PRM reads of a problem
 
 
 def statement(function: Function, callers: Sequence[tuple[str, str]], types: Sequence[Class]) -> str:
@@ -62,7 +62,7 @@ class Surroundings:
 
 def context(module: Module, function: Function, hidden: Callable[[Function], bool]) -> str:
     """The module with the function's body cut out, and the bodies of all that are `hidden`. Of a long module the bodies
-    that stay are those of functions it calls, then the nearest, up to 6,000 letters."""
+    that stay are those of functions it calls, then the nearest, up to 4,000 letters."""
     bodies = {
         one: "".join(module.lines[one.body_line - 1 : one.last_line])
         for one in module.functions
