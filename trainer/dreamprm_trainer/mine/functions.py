@@ -276,4 +276,9 @@ def with_code(module: Module, function: Function, code: str) -> bytes:
     code = code.replace("\r\n", "\n").rstrip("\n") + "\n"
     lines = module.lines
     text = "".join([*lines[: function.first_line - 1], indented(code, function.indent), *lines[function.last_line :]])
+    return encoded(module, text)
+
+
+def encoded(module: Module, text: str) -> bytes:
+    """A text for the module's file, in its encoding."""
     return text.encode(module.encoding, "backslashreplace")

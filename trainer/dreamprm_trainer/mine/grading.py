@@ -1,6 +1,6 @@
 """Programs for mined tasks, graded by the repository's own tests: what `judge.Judge` and `solve` ask.
 
-A program is the function, at the left margin, with what it needs beside it; a class around a method is taken off.
+A program is what `placing` takes: the function or a class around it, with what it needs beside it.
 Trust is weak: the tests share a process with the program.
 """
 
@@ -16,8 +16,9 @@ from dreamprm_cli.errors import ProblemError
 from dreamprm_cli.types import Problem, Verdict
 from dreamprm_sandbox.workshop import Workshop
 from dreamprm_trainer.mine import environment
-from dreamprm_trainer.mine.functions import Function, Module, Unreadable, module
+from dreamprm_trainer.mine.functions import Function, Module, Unreadable, encoded, module
 from dreamprm_trainer.mine.judging import judge
+from dreamprm_trainer.mine.placing import placed
 from dreamprm_trainer.mine.repository import Repository
 
 
@@ -50,10 +51,14 @@ class Grader:
         if not tests:
             raise ProblemError(f"{problem.id}: no test of the repository notices a wrong body")
         function, own = self._function(row["path"], row["qualname"])
+        try:
+            data = encoded(own, placed(own, function, code))
+        except Unreadable as error:
+            return Verdict("CE", 0, len(tests), 0.0, "weak", self.isolation, detail=str(error))
         budget = sum(self._seconds.get(test, 1.0) for test in tests)
         shop = self._shops.get()
         try:
-            found = judge(shop, own, function, _alone(code, function.name), tests, budget)
+            found = judge(shop, function.path, data, tests, budget)
         finally:
             self._shops.put(shop)
         detail = f"{found.failed}: {found.detail}" if found.failed else found.detail
@@ -77,18 +82,6 @@ class Grader:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-
-def _alone(code: str, name: str) -> str:
-    """The method itself, where a program is a class around it."""
-    try:
-        functions = module("program.py", code.encode("utf-8", "surrogatepass")).functions
-    except Unreadable:
-        return code
-    found = {one.qualname: one for one in functions}
-    if name in found:
-        return code
-    return next((one.source for one in functions if one.name == name), code)
 
 
 def _seconds(runs: Path, key: str) -> Mapping[str, float]:

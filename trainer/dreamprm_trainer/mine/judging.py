@@ -1,4 +1,4 @@
-"""Another body in a function's place, and what the tests that exercise the function say of it."""
+"""A module with another body in it, and what the tests that exercise the function say of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from dreamprm_cli.types import Status
 from dreamprm_sandbox.workshop import Report, Workshop
-from dreamprm_trainer.mine.functions import Function, Module, with_code
 
 _SLOWER = 5.0  # times what the repository's own body takes
 _LEAST_S = 6.0
@@ -26,17 +25,16 @@ class Judgement:
 
 def judge(
     workshop: Workshop,
-    module: Module,
-    function: Function,
-    code: str,
+    path: str,
+    data: bytes,
     tests: Sequence[str],
     seconds: float,
     fail_fast: bool = True,
 ) -> Judgement:
-    """Run `tests` with `code` (at the left margin) in the function's place. seconds: what the tests take without it."""
+    """Run `tests` with `data` as the content of the file `path`. seconds: what the tests take without it."""
     report = workshop.run(
         _SLOWER * seconds + _LEAST_S,
-        files={function.path: with_code(module, function, code)},
+        files={path: data},
         only=list(tests),
         tests=list(dict.fromkeys(test.partition("::")[0] for test in tests)),
         fail_fast=fail_fast,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dreamprm_sandbox.workshop import Workshop
-from dreamprm_trainer.mine.functions import Function, Module
+from dreamprm_trainer.mine.functions import Function, Module, with_code
 from dreamprm_trainer.mine.judging import judge
 from dreamprm_trainer.mutate import mutants
 from dreamprm_trainer.problems import Row
@@ -60,13 +60,13 @@ def refused(
     `{code, operator, status, killed_by, detail}`; why: what keeps the function from being tested, empty if nothing."""
     chosen = list(tests[:_MOST_TESTS])
     budget = sum(seconds.get(test, 0.0) for test in chosen)
-    own = judge(workshop, module, function, function.source, chosen, budget, fail_fast=False)
+    own = judge(workshop, function.path, with_code(module, function, function.source), chosen, budget, fail_fast=False)
     row: Row = {"function": function.id, "tests": list(own.passed), "tried": 0, "killed": [], "why": ""}
     if not own.passed:
         return row | {"why": f"its tests do not pass by themselves: {own.detail or own.status}"}
     killed: list[Row] = []
     for tried, one in enumerate(others, 1):
-        found = judge(workshop, module, function, one.code, own.passed, budget)
+        found = judge(workshop, function.path, with_code(module, function, one.code), own.passed, budget)
         row["tried"] = tried
         if found.status != "PASS":
             killed.append(
