@@ -146,7 +146,8 @@ def _bound(body: list[ast.stmt]) -> set[str]:
 
 
 def _first_line(node: ast.stmt) -> int:
-    return min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
+    marks = node.decorator_list if isinstance(node, Definition | ast.ClassDef) else []
+    return min([node.lineno, *(one.lineno for one in marks)])
 
 
 def _last_line(node: ast.stmt) -> int:
