@@ -8,6 +8,7 @@ DreamPRMError                1
 ├── CheckpointError          1   a PRM checkpoint is damaged or does not fit
 ├── ScorerError              1   a scoring server cannot be reached or does not answer as it should
 ├── SandboxUnavailable       1   no sandbox to run tests in (never a run on the host instead)
+├── ClusterUnavailable       1   no Ray cluster, or none whose nodes can do the work
 └── BudgetExceeded          53   a budget or limit was reached
 
 A bad program is data (a verdict, a finish reason), never one of these.
@@ -52,6 +53,10 @@ class ScorerError(DreamPRMError):
 
 
 class SandboxUnavailable(DreamPRMError):
+    pass
+
+
+class ClusterUnavailable(DreamPRMError):
     pass
 
 

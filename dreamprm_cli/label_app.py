@@ -24,8 +24,16 @@ def label(
     ] = None,
     rollout_policy: Annotated[str | None, typer.Option(help="Goes on from the prefixes.")] = None,
     engine: Annotated[
-        str, typer.Option(help="batched: local Qwen2.5 models, many at once; stream: any policy, one by one.")
+        str,
+        typer.Option(
+            help="batched: local Qwen2.5 models, many at once; stream: any policy, prefix by prefix; ray: as stream, "
+            "and in the same way the tests, on the nodes of a cluster."
+        ),
     ] = "batched",
+    address: Annotated[str, typer.Option(help="With --engine ray: HOST:PORT, auto, or local.")] = "auto",
+    base_url: Annotated[
+        list[str] | None, typer.Option(help="A server that has the policy; with --engine ray there may be several.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Programs of each problem.")] = 4,
     split: Annotated[str, typer.Option(help="Problems of this split: train, dev, test or all.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many problems.")] = None,
@@ -41,7 +49,9 @@ def label(
     spread: Annotated[float, typer.Option(help="Enough when the posterior's standard deviation is below.")] = 0.08,
     seed: Annotated[int, typer.Option()] = 0,
     minutes: Annotated[float | None, typer.Option(help="Begin no new prefix after so long.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Containers of the sandbox.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Containers of the sandbox (1; with --engine ray all that are offered).")
+    ] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds of processor time a test.")] = 4.0,
     memory_mb: Annotated[int, typer.Option(help="Of a program.")] = 1024,
     rows: Annotated[int, typer.Option(min=1, help="Of the batch, with --engine batched.")] = 96,
@@ -54,9 +64,10 @@ def label(
     program is sampled, no rollout drawn and no test run twice.
     """
     try:
-        from dreamprm_sandbox import Limits, Sandbox
+        from dreamprm_sandbox import Limits
         from dreamprm_trainer import label as stage
-        from dreamprm_trainer.continuation import Continuer, open_continuer
+        from dreamprm_trainer.continuation import Continuer
+        from dreamprm_trainer.engine import ENGINES, open_engine
         from dreamprm_trainer.journal import write_rows
         from dreamprm_trainer.judge import Judge
         from dreamprm_trainer.problems import choose, read_jsonl
@@ -67,8 +78,8 @@ def label(
     from dreamprm_cli.policy import Sampling
     from dreamprm_cli.view.training import TrainingView
 
-    if engine not in ("batched", "stream"):
-        raise ConfigError(f"no engine {engine!r}", "batched or stream")
+    if engine not in ENGINES:
+        raise ConfigError(f"no engine {engine!r}", "batched, stream or ray")
     chosen = choose(read_jsonl(problems), split, min_tests, shortest, limit, where or ())
     if not chosen:
         raise ProblemError(f"{problems}: no problem of split {split!r} meets the conditions", "--split all takes all")
@@ -88,16 +99,17 @@ def label(
         """One at a time: two models would not fit into a laptop's memory."""
         if model not in opened:
             close()
-            opened[model] = open_continuer(model, engine, **({"rows": rows} if engine == "batched" else {}))
+            opened[model] = power.continuer(model)
         return opened[model]
 
     with TrainingView(stderr(), title=f"label · {problems.name}", quiet=json_) as view, ExitStack() as stack:
+        power = stack.enter_context(open_engine(engine, address=address, base_urls=base_url or (), rows=rows))
         stack.callback(close)
         if not programs:
             sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
             programs = stage.sample_programs(chosen, writer(policy), n, sampling, out, view.update)
-        box = stack.enter_context(Sandbox(workers, limits=limits))
-        judge = stack.enter_context(Judge(known, out / "verdicts.jsonl", box.run, workers, limits))
+        box = stack.enter_context(power.sandbox(workers, limits))
+        judge = stack.enter_context(Judge(known, out / "verdicts.jsonl", box.run, box.width, limits))
         graded = stage.grade_programs(programs, judge, view.update)
         if first == 0:
             counted = [stage.counted(row, known[row["task_id"]], {}) for row in graded]

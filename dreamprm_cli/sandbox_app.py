@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -30,13 +31,15 @@ def grade(
     ] = None,
     trust: Annotated[str, typer.Option(help="weak: pytest suites may share a process with the program.")] = "strong",
     time_limit_s: Annotated[float | None, typer.Option(min=0.01, help="Processor time a test, in seconds.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: containers on the nodes of a cluster.")] = "local",
+    address: Annotated[str, typer.Option(help="With --engine ray: HOST:PORT, auto, or local.")] = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the totals as one JSON object.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print each verdict as a JSON line, in order.")] = False,
 ) -> None:
     """Run SAMPLES against the tests of PROBLEMS in the sandbox."""
     try:
         from dreamprm_sandbox import Limits, Sandbox
-        from dreamprm_sandbox.grade import grade_all, problem, rows
+        from dreamprm_sandbox.grade import Grader, grade_all, problem, rows
         from dreamprm_sandbox.samples import read
     except ImportError as error:
         raise SandboxUnavailable(f"the sandbox needs {error.name}", "pip install 'dreamprm[sandbox]'") from None
@@ -48,7 +51,18 @@ def grade(
     tasks = {task.id: task for task in (problem(row, problems.parent) for row in rows(problems))}
     programs = read(samples, tasks)
     limits = None if time_limit_s is None else Limits(time_limit_s=time_limit_s)
-    with Sandbox(workers, mode=mode, limits=limits, shared=trust == "weak") as box:
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"no engine {engine!r}", "local or ray")
+    with ExitStack() as stack:
+        box: Grader
+        if engine == "ray":
+            from dreamprm_trainer.engine import cluster_sandbox
+
+            box = stack.enter_context(
+                cluster_sandbox(address, workers, mode=mode, limits=limits, shared=trust == "weak")
+            )
+        else:
+            box = stack.enter_context(Sandbox(workers, mode=mode, limits=limits, shared=trust == "weak"))
         totals = grade_all(box, tasks, programs, out, other, print_json if jsonl else lambda row: None)
     totals = {**totals, "schema_version": SCHEMA_VERSION}
     if json_:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = (
     "torch", "transformers", "llama_cpp", "vllm", "docker", "openai", "numpy", "huggingface_hub", "tree_sitter",
-    "matplotlib",
+    "matplotlib", "ray",
 )  # fmt: skip
 
 # A room may import rooms of its own layer or below (design: app -> view, solve -> prm, policy, steps -> values).

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dreamprm_cli.errors import DreamPRMError, ProblemError
 from dreamprm_cli.types import Problem, Tests, Verdict
@@ -23,13 +23,26 @@ from dreamprm_sandbox.formats import MODES, Mode
 from dreamprm_sandbox.limits import Limits
 from dreamprm_sandbox.pool import Sandbox
 from dreamprm_sandbox.samples import Sample
+from dreamprm_sandbox.submission import Program
 
 Row = dict[str, Any]
+
+
+class Grader(Protocol):
+    """A `Sandbox`, or what does the same on other machines."""
+
+    left_out: dict[str, int]
+
+    def each(
+        self, jobs: Iterable[tuple[Problem, Program]], mode: Mode | None = None
+    ) -> Iterator[Verdict | ProblemError]: ...
+
+
 SCHEMA_VERSION = 1
 
 
 def verdict_rows(
-    box: Sandbox, problems: Mapping[str, Problem], todo: Sequence[Sample], compare: Mode | None = None
+    box: Grader, problems: Mapping[str, Problem], todo: Sequence[Sample], compare: Mode | None = None
 ) -> Iterator[Row]:
     """One row a program, in order: `{"event": "verdict", "task_id", "index", "status", "passed", "total", "seconds",
     "trust", "isolation", "detail", "parts"}`; with `compare`, also `compat` (the status that mode gives) and `differs`
@@ -139,7 +152,7 @@ def rows(path: Path) -> Iterator[Row]:
 
 
 def grade_all(
-    box: Sandbox,
+    box: Grader,
     problems: Mapping[str, Problem],
     found: Sequence[Sample],
     out: Path | None = None,

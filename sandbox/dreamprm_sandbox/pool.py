@@ -112,6 +112,11 @@ class Sandbox:
             self._cache.close()
 
     @property
+    def width(self) -> int:
+        """How many calls of `run` keep all containers busy."""
+        return self.workers
+
+    @property
     def isolation(self) -> str:
         """What keeps candidates in: engine, runtime, image."""
         return self._engine.isolation

@@ -1,13 +1,17 @@
 """Programs of a policy from a given beginning: none for a fresh candidate, a prefix's text for a rollout.
 
 The beginning stands in the answer, inside the code fence, so the model goes on writing it as its own. Two engines: a
-batch shared by many beginnings (`Batched`, local Qwen2.5 models), or any policy, one beginning at a time (`Streamed`).
+batch shared by many beginnings (`Batched`, local Qwen2.5 models), or any policy, each beginning a call of its own
+(`Streamed`): what is written then depends on the beginning alone, not on what else is under way, nor on which of
+several machines writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dreamprm_cli.errors import ConfigError
@@ -18,6 +22,9 @@ from dreamprm_cli.types import FinishReason, Problem
 
 if TYPE_CHECKING:
     from dreamprm_trainer.decoder import Decoder, Request
+
+_PAUSE_S = 0.05
+_SERVED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,45 +110,94 @@ class _Draft:
 
 
 class Streamed:
-    """Any policy; the indices of one beginning are drawn together. `run` raises PolicyError when the engine is broken,
-    and ConfigError where a model that answers afresh (a chat service) is to go on from a text."""
+    """Any policy; the indices of one beginning are drawn together. width: beginnings under way at once, for engines
+    that take many calls. `run` raises PolicyError when the engine is broken, and ConfigError where a model that answers
+    afresh (a chat service) is to go on from a text."""
 
-    def __init__(self, policy: Policy, model: str = "") -> None:
+    def __init__(self, policy: Policy, model: str = "", width: int = 1) -> None:
         self.model = model or policy.name
-        self._policy = policy
+        self._policy, self._width = policy, width
 
     def run(self, beginnings: Callable[[], Beginning | None]) -> Iterator[Written]:
-        while (beginning := beginnings()) is not None:
-            if beginning.text and not self._policy.prefills:
-                raise ConfigError(
-                    f"{self.model} answers afresh and cannot go on from a prefix", "roll out with a local model"
+        return spread(self.write, self._width, beginnings)
+
+    def write(self, beginning: Beginning) -> Iterator[Written]:
+        """The programs of one beginning, as they are finished."""
+        if beginning.text and not self._policy.prefills:
+            raise ConfigError(
+                f"{self.model} answers afresh and cannot go on from a prefix", "roll out with a local model"
+            )
+        prompt = cof_prompt(beginning.problem)
+        prompt = replace(prompt, prefill=prompt.prefill + beginning.text)
+        drafts = {index: _Draft() for index in beginning.indices}
+        for delta in self._policy.stream(prompt, beginning.indices, beginning.sampling):
+            draft = drafts[delta.candidate]
+            draft.text.append(delta.text)
+            draft.tokens += delta.tokens
+            draft.logprob += delta.logprob
+            if delta.finish_reason is not None:
+                code = program(beginning.text + "".join(draft.text), self._policy.prefills)
+                seed = candidate_seed(beginning.sampling.seed, delta.candidate)
+                yield Written(
+                    beginning.key, delta.candidate, seed, code, draft.tokens, draft.logprob, delta.finish_reason
                 )
-            prompt = cof_prompt(beginning.problem)
-            prompt = replace(prompt, prefill=prompt.prefill + beginning.text)
-            drafts = {index: _Draft() for index in beginning.indices}
-            for delta in self._policy.stream(prompt, beginning.indices, beginning.sampling):
-                draft = drafts[delta.candidate]
-                draft.text.append(delta.text)
-                draft.tokens += delta.tokens
-                draft.logprob += delta.logprob
-                if delta.finish_reason is not None:
-                    code = program(beginning.text + "".join(draft.text), self._policy.prefills)
-                    seed = candidate_seed(beginning.sampling.seed, delta.candidate)
-                    yield Written(
-                        beginning.key, delta.candidate, seed, code, draft.tokens, draft.logprob, delta.finish_reason
-                    )
 
     def close(self) -> None:
         self._policy.close()
 
 
-def open_continuer(model: str, engine: str = "batched", **engine_options: Any) -> Continuer:
+def spread(
+    write: Callable[[Beginning], Iterable[Written]], width: int, beginnings: Callable[[], Beginning | None]
+) -> Iterator[Written]:
+    """What `write` makes of the beginnings, `width` of them under way at once, as it is finished."""
+    if width == 1:
+        while (one := beginnings()) is not None:
+            yield from write(one)
+        return
+    arrived: SimpleQueue[Written | BaseException | None] = SimpleQueue()  # None: one beginning is done
+
+    def work(one: Beginning) -> None:
+        try:
+            for written in write(one):
+                arrived.put(written)
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    pool, under_way = ThreadPoolExecutor(width, thread_name_prefix="writer"), 0
+    try:
+        while True:
+            while under_way < width and (one := beginnings()) is not None:
+                pool.submit(work, one)
+                under_way += 1
+            if not under_way:
+                return
+            try:  # with room left, verdicts that come meanwhile may ask for more
+                item = arrived.get(timeout=_PAUSE_S if under_way < width else None)
+            except Empty:
+                continue
+            if item is None:
+                under_way -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def open_continuer(model: str, engine: str = "batched", **engine_options: Any) -> Batched | Streamed:
     """batched: a registry model or gguf:PATH in the decoder; stream: any policy as `dreamprm solve` opens it."""
     if engine == "batched":
         return Batched(model, **engine_options)
     from dreamprm_cli.policy.open import open_policy
 
-    return Streamed(open_policy(model, **engine_options), model)
+    return Streamed(open_policy(model, **engine_options), model, calls_at_once(model))
+
+
+def calls_at_once(model: str) -> int:
+    """How many beginnings the engine of a policy takes at once: servers batch calls themselves."""
+    return _SERVED if model.startswith(("openai:", "vllm:")) else 1
 
 
 def chat(prompt: Prompt) -> str:

@@ -33,7 +33,7 @@ _PUBLISHED = ("task_id", "model", "sample", "solution", "seed", "finish_reason",
 def sample_programs(
     problems: Sequence[Problem], continuer: Continuer, n: int, sampling: Sampling, folder: Path, tell: Tell
 ) -> list[Row]:
-    """n programs of each problem, kept in the folder."""
+    """n programs of each problem, kept in the folder; in the order of the problems, whoever was quicker."""
     journal, rows = open_journal(folder / "programs.jsonl")
     with journal:
         done = {(row["task_id"], row["sample"]) for row in rows if row["model"] == continuer.model}
@@ -44,7 +44,8 @@ def sample_programs(
             rows.append(row)
             tokens += row["tokens"]
             tell(Progressed(done=len(rows), tokens=tokens))
-    return rows
+    place = {problem.id: number for number, problem in enumerate(problems)}
+    return sorted(rows, key=lambda row: (place.get(row["task_id"], len(place)), row["sample"]))
 
 
 def grade_programs(programs: Sequence[Row], judge: Judge, tell: Tell) -> list[Row]:
