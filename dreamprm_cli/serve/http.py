@@ -35,7 +35,7 @@ from dreamprm_cli.serve.service import Busy, Service, Stopping
 from dreamprm_cli.steps import SPLITTER_VERSION, split
 
 _PATHS = {"/health": "GET", "/metrics": "GET", "/score": "POST"}
-_DRAINED_BYTES = 8 << 20  # of a body that is too large, so that its sender reads why before the connection ends
+_LINGER_S, _LINGER_BYTES = 2.0, 8 << 20  # what is still read of a refused request, so that its sender learns why
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class ScoringServer(ThreadingHTTPServer):
         self.aggregation, self.token = aggregation, token
         self.limits = limits or Limits()
         self.draining = False
-        self._connections = threading.BoundedSemaphore(self.limits.connections)
+        self._open: set[socket.socket] = set()  # connections, a thread each
         self._busy = 0  # requests that are being read, scored or answered
         self._idle = threading.Condition()
         super().__init__(address, _Exchange)
@@ -88,23 +88,35 @@ class ScoringServer(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._connections.acquire(blocking=False):
-            try:
-                super().process_request(request, client_address)
-            except BaseException:
-                self._connections.release()
-                raise
+        with self._idle:
+            accepted = len(self._open) < self.limits.connections
+            if accepted:
+                self._open.add(request)
+        if accepted:
+            super().process_request(request, client_address)
             return
         with suppress(OSError):
             request.settimeout(1)
             request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
-        self.shutdown_request(request)
+        self.close_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._connections.release()
+            with self._idle:
+                self._open.discard(request)
+                self._idle.notify_all()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closing with unread data would take back the answer that has just been sent."""
+        deadline, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            request.settimeout(_LINGER_S)
+            while left > 0 and time.monotonic() < deadline and (piece := request.recv(1 << 16)):
+                left -= len(piece)
+        self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that broke is no news; there is nobody to tell."""
@@ -121,6 +133,10 @@ class ScoringServer(ThreadingHTTPServer):
         self.service.close()
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0, timeout=timeout_s)
+            for connection in self._open:  # silent ones, whose threads must not outlive us
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._idle.wait_for(lambda: not self._open, timeout=timeout_s)
         self.server_close()
 
 
@@ -260,8 +276,6 @@ class _Exchange(BaseHTTPRequestHandler):
             raise self._closing(400, "Content-Length must be a number")
         size, limit = int(length), self.server.limits.body_bytes
         if size > limit:
-            if size <= _DRAINED_BYTES:
-                self._drain(size)
             raise self._closing(413, f"{size} bytes: at most {limit} a request")
         try:
             content = self.rfile.read(size)
@@ -273,11 +287,6 @@ class _Exchange(BaseHTTPRequestHandler):
             return json.loads(content)
         except (ValueError, RecursionError):
             raise _Refused(400, "the body is not JSON") from None
-
-    def _drain(self, size: int) -> None:
-        with suppress(OSError):
-            while size > 0 and (piece := self.rfile.read(min(size, 1 << 16))):
-                size -= len(piece)
 
     def _closing(self, status: int, message: str, **headers: str) -> _Refused:
         self.close_connection = True

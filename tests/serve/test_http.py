@@ -185,12 +185,13 @@ def test_connections_are_bounded(start):
     server = start(limits=Limits(connections=2))
     held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(2)]
     try:
-        until(lambda: server.server._connections._value == 0)
-        assert b"503" in raw(server.port, b"GET /health HTTP/1.1\r\n\r\n")
+        until(lambda: len(server.server._open) == 2)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
+            assert b"503" in one_more.recv(65536)
     finally:
         for connection in held:
             connection.close()
-    until(lambda: server.server._connections._value == 2)
+    until(lambda: not server.server._open)
     assert server.ask("GET", "/health")[0] == 200
 
 
@@ -248,6 +249,7 @@ def test_what_is_taken_is_answered_before_the_end(start):
     gate.open.set()
     ending()
     assert [status for status, _, _ in taken()] == [200] * 3
+    assert late.sock is None or late.sock.recv(1) == b""  # silent connections are closed
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
 
@@ -257,7 +259,7 @@ class Picky(PlainEngine):
 
     def __init__(self):
         super().__init__(ScriptedScorer({"good": 0.9}))
-        self.gate = threading.Event()
+        self.gate, self.taken = threading.Event(), 0
 
     def prepare(self, request):
         if "huge" in request.problem.statement:
@@ -265,6 +267,7 @@ class Picky(PlainEngine):
         return Job(request)
 
     def score(self, jobs):
+        self.taken += len(jobs)
         self.gate.wait(20)
         if any("poison" in job.request.problem.statement for job in jobs):
             raise MemoryError("secret detail")
@@ -276,7 +279,7 @@ def test_a_request_that_breaks_the_engine_harms_no_other(start):
     server = start(engine)
     texts = ["fine", "poison", "fine", "fine"]
     all_ = in_background(*[lambda text=text: server.score({"problem": text, "code": CODE}) for text in texts])
-    until(lambda: server.server.service.waiting >= 3)
+    until(lambda: engine.taken + server.server.service.waiting == len(texts))
     engine.gate.set()
     results = all_()
     assert [status for status, _, _ in results] == [200, 500, 200, 200]
@@ -300,3 +303,15 @@ def test_a_body_where_none_belongs_does_not_become_the_next_request(start):
     said = raw(server.port, b"GET /health HTTP/1.1\r\nContent-Length: 24\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n")
     assert said.count(b"HTTP/1.1") == 1
     assert b"Connection: close" in said
+
+
+def test_no_thread_of_a_silent_connection_outlives_the_server(start):
+    server = start()
+    before = threading.active_count()
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
+    until(lambda: threading.active_count() == before + 5)
+    server.stop()
+    assert [connection.recv(1) for connection in held] == [b""] * 5
+    assert threading.active_count() <= before - 2  # the scoring thread and the server's own have ended too
+    for connection in held:
+        connection.close()
