@@ -48,7 +48,10 @@ def label(
     most: Annotated[int, typer.Option(min=1, help="Rollouts of a prefix at most; --first 16 is a fixed K.")] = 16,
     spread: Annotated[float, typer.Option(help="Enough when the posterior's standard deviation is below.")] = 0.08,
     seed: Annotated[int, typer.Option()] = 0,
-    minutes: Annotated[float | None, typer.Option(help="Begin no new prefix after so long.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Of the rollouts: 10m, 2h, 200k-tokens, 500-rollouts; where labels are least sure."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Containers of the sandbox (1; with --engine ray all that are offered).")
     ] = None,
@@ -66,6 +69,7 @@ def label(
     try:
         from dreamprm_sandbox import Limits
         from dreamprm_trainer import label as stage
+        from dreamprm_trainer.budget import Budget, Meter
         from dreamprm_trainer.continuation import Continuer
         from dreamprm_trainer.engine import ENGINES, open_engine
         from dreamprm_trainer.journal import write_rows
@@ -87,6 +91,7 @@ def label(
     programs = [row for row in read_jsonl(samples) if row["task_id"] in known] if samples else []
     if samples and not programs:
         raise ProblemError(f"{samples} has no program of the problems chosen", "check --problems and --split")
+    allowed = Budget.parse(budget) if budget else Budget()
     started = time.monotonic()
     limits = Limits(time_limit_s=time_limit, memory_mb=memory_mb)
     opened: dict[str, Continuer] = {}
@@ -115,9 +120,10 @@ def label(
             counted = [stage.counted(row, known[row["task_id"]], {}) for row in graded]
         else:
             plan = Plan(first, more, max(first, most), spread)
+            meter = Meter(allowed, out / "spent.json")
             drawing = Sampling(temperature=rollout_temperature, max_tokens=max_tokens, seed=seed)
             roller = writer(rollout_policy or policy)
-            counted = stage.roll_out_programs(graded, known, roller, judge, plan, drawing, out, view.update, minutes)
+            counted = stage.roll_out_programs(graded, known, roller, judge, plan, drawing, out, view.update, meter)
         ran = judge.ran
     labelled = [stage.step_data(row, known[row["task_id"]]) for row in counted]
     if not prompts:

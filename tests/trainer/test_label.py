@@ -15,6 +15,7 @@ from scripted_labels import PROBLEM, PROGRAM, Judging, policy
 from dreamprm_cli.policy import Sampling
 from dreamprm_cli.training import Progressed, StageStarted
 from dreamprm_cli.types import Problem
+from dreamprm_trainer.budget import Budget, Meter
 from dreamprm_trainer.continuation import Streamed
 from dreamprm_trainer.journal import write_rows
 from dreamprm_trainer.label import (
@@ -79,17 +80,29 @@ def test_all_stages_in_one_folder(tmp_path):
     ]  # fmt: skip
     assert told[-1] == Progressed(done=2, tokens=told[-1].tokens)
     assert told[-1].tokens > 0
+    spent = Meter(Budget(1, "rollouts"))
+    spent.add(rollouts=1)
     later = roll_out_programs(
-        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(4, 2, 4), Sampling(), tmp_path, told.append, minutes=0
+        graded,
+        {"P": PROBLEM},
+        Streamed(policy()),
+        judge,
+        Plan(4, 2, 4),
+        Sampling(),
+        tmp_path,
+        told.append,
+        spent,
     )
     assert later == rows  # what is begun is told whole, however little time there is
 
 
-def test_no_new_prefix_is_begun_when_time_is_up(tmp_path):
+def test_no_new_prefix_is_begun_when_the_budget_is_spent(tmp_path):
     judge = Judging()
     graded = grade_programs([{"task_id": "P", "solution": PROGRAM}], judge, lambda progress: None)
+    spent = Meter(Budget(1, "rollouts"))
+    spent.add(rollouts=1)
     (row,) = roll_out_programs(
-        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(), Sampling(), tmp_path, lambda progress: None, 0
+        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(), Sampling(), tmp_path, lambda progress: None, spent
     )
     assert row["mc_total"] == [0, 0, 0]
 

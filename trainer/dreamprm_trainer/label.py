@@ -11,7 +11,7 @@ program's own outcome and no rollouts.
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.steps import split
 from dreamprm_cli.training import Progressed, StageStarted, Tell
 from dreamprm_cli.types import Problem
+from dreamprm_trainer.budget import Budget, Meter
 from dreamprm_trainer.continuation import Continuer
 from dreamprm_trainer.journal import append, open_journal
 from dreamprm_trainer.judge import Judge
 from dreamprm_trainer.problems import Row
-from dreamprm_trainer.rollouts import Plan, Prefix, Tally, roll_out
+from dreamprm_trainer.rollouts import Plan, Prefix, Tally, posterior_sd, roll_out
 from dreamprm_trainer.sample import draw
 
 _PUBLISHED = ("task_id", "model", "sample", "solution", "seed", "finish_reason", "tokens", "mean_logprob")
@@ -77,12 +78,14 @@ def roll_out_programs(
     sampling: Sampling,
     folder: Path,
     tell: Tell,
-    minutes: float | None = None,
+    meter: Meter | None = None,
 ) -> list[Row]:
     """Graded rows with `mc_pass` and `mc_total` along their steps (0 rollouts where none were made).
 
-    minutes: begin no new prefix after so long; the next run goes on.
+    meter: begin no new prefix when its budget is spent; a larger one goes on. Until then prefixes are taken where the
+    outcomes of their problem's programs leave most open.
     """
+    meter = meter or Meter(Budget())
     wanted: dict[str, Prefix] = {}
     for row in programs:
         if row["passed"] is not None:
@@ -91,19 +94,31 @@ def roll_out_programs(
     known = [row for row in rows if row["model"] == continuer.model]
     begun = {row["prefix"] for row in known}
     # What was begun is finished first, so that a run whose time is up leaves whole labels.
-    prefixes = sorted(wanted.values(), key=lambda prefix: prefix.key not in begun)
+    unsure = uncertainty(programs)
+    prefixes = sorted(wanted.values(), key=lambda one: (one.key not in begun, -unsure[one.problem.id]))
     tallies: dict[str, Tally] = {}
     with journal:
-        began, tokens = time.monotonic(), 0
+        tokens = 0
+        drawn = Counter(row["prefix"] for row in known)
         tell(StageStarted(stage="roll out", unit="prefixes", total=len(wanted)))
-        ahead = (
-            one for one in prefixes if one.key in begun or minutes is None or time.monotonic() - began < minutes * 60
-        )
+        ahead = (one for one in prefixes if one.key in begun or meter.allows())
         for tally in roll_out(ahead, continuer, judge, plan, sampling, journal, known):
             tallies[tally.prefix.key] = tally
             tokens += tally.tokens
+            meter.add(tally.tokens, len(tally.outcomes) - drawn[tally.prefix.key])
             tell(Progressed(done=len(tallies), tokens=tokens))
     return [counted(row, problems[row["task_id"]], tallies) for row in programs]
+
+
+def uncertainty(graded: Sequence[Row]) -> dict[str, float]:
+    """Task id -> standard deviation of the Beta posterior of its pass rate, given its programs with a verdict."""
+    passes: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
+    for row in graded:
+        if row["passed"] is not None:
+            verdicts[row["task_id"]] += 1
+            passes[row["task_id"]] += row["passed"]
+    return {name: posterior_sd(passes[name], verdicts[name]) for name in verdicts}
 
 
 def counted(row: Row, problem: Problem, tallies: Mapping[str, Tally]) -> Row:
