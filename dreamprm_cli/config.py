@@ -120,6 +120,8 @@ def _sources(overrides: Mapping[str, object]) -> Iterator[tuple[str, dict[str, A
         found = _checked({key: value for key, value in table.items() if key != "sandbox"}, str(file))
         if "runs_dir" in found:  # a path in a file is meant from where the file is
             found["runs_dir"] = file.parent / found["runs_dir"]
+        if (beside := file.parent / found.get("prm", "default") / "dreamprm.json").is_file():
+            found["prm"] = str(beside.parent)
         yield str(file), found
     yield "environment", _environment()
     flags = {key: value for key, value in overrides.items() if value is not None}
