@@ -107,6 +107,7 @@ PolicyOpt = Annotated[
     typer.Option("--policy", help="gguf:PATH, hf:ORG/NAME, openai:NAME, or a name from `dreamprm models list`."),
 ]
 PrmOpt = Annotated[str | None, typer.Option("--prm", help="A checkpoint's folder or name, http://HOST:PORT, or none.")]
+EngineOpt = Annotated[str | None, typer.Option("--prm-engine", help="What computes the PRM: auto, torch or llama.")]
 AggOpt = Annotated[str | None, typer.Option("--aggregation", help="mean, min, last, product or log-odds.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 JsonlOpt = Annotated[bool, typer.Option("--jsonl", help="Print events as JSON lines as they happen.")]
@@ -120,6 +121,7 @@ def solve(
     n: Annotated[int | None, typer.Option("-n", "--samples", min=1, help="Programs to sample.")] = None,
     policy: PolicyOpt = None,
     prm: PrmOpt = None,
+    prm_engine: EngineOpt = None,
     aggregation: AggOpt = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature.")] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Nucleus sampling mass.")] = None,
@@ -155,8 +157,8 @@ def solve(
     started = time.monotonic()
     settings = load_settings(
         {
-            "n": n, "policy": policy, "prm": prm, "aggregation": aggregation, "temperature": temperature,
-            "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "base_url": base_url,
+            "n": n, "policy": policy, "prm": prm, "prm_engine": prm_engine, "aggregation": aggregation,
+            "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "base_url": base_url,
             "reasoning_effort": reasoning_effort,
         }
     )  # fmt: skip
@@ -243,7 +245,7 @@ def _open_models(settings: Settings, console: Console, quiet: bool) -> tuple[Pol
     guard_key(settings)
     guard_token(settings)
     with download_bar(console, quiet=quiet) as progress:
-        scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
+        scorer = open_scorer(settings.prm, engine=settings.prm_engine, device=settings.device, progress=progress)
         policy = open_policy(
             settings.policy, base_url=settings.base_url, reasoning_effort=settings.reasoning_effort,
             price=settings.price, device=settings.device, progress=progress,
@@ -363,6 +365,7 @@ def score(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The program to score; - for standard input.")],
     problem: Annotated[str, typer.Option("--problem", "-p", help="What the program is to do, as for `solve`.")],
     prm: PrmOpt = None,
+    prm_engine: EngineOpt = None,
     aggregation: AggOpt = None,
     json_: JsonOpt = False,
 ) -> None:
@@ -381,14 +384,14 @@ def score(
     from dreamprm_cli.view.report import render_program
 
     started = time.monotonic()
-    settings = load_settings({"prm": prm, "aggregation": aggregation})
+    settings = load_settings({"prm": prm, "prm_engine": prm_engine, "aggregation": aggregation})
     if file == problem == "-":
         raise ConfigError("program and problem cannot both be standard input", "give one of them as a file")
     guard_token(settings)
     code = read_text(file, sys.stdin)
     target = load_problem(problem, sys.stdin)
     with download_bar(stderr(), quiet=json_) as progress:
-        scorer = open_scorer(settings.prm, device=settings.device, progress=progress)
+        scorer = open_scorer(settings.prm, engine=settings.prm_engine, device=settings.device, progress=progress)
     if scorer is None:
         raise ConfigError("--prm none leaves nothing to score with", "name a checkpoint, or leave --prm out")
     steps = split(code, target.language)

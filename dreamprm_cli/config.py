@@ -19,6 +19,7 @@ from typing import Any
 
 from dreamprm_cli.errors import ConfigError
 
+PRM_ENGINES = ("auto", "torch", "llama")
 AGGREGATIONS = ("mean", "min", "last", "product", "log-odds")
 _PREFIX = "DREAMPRM_"
 _PROJECT_FILES = ("dreamprm.toml", "pyproject.toml")
@@ -36,6 +37,7 @@ class Settings:
     max_tokens: int = 1024
     seed: int = 0
     aggregation: str = "mean"
+    prm_engine: str = "auto"  # what computes the PRM; "auto": see `dreamprm_cli.prm.open.pick_engine`
     device: str = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
     base_url: str | None = None
     reasoning_effort: str | None = None  # for remote models that think first: "low", "medium", "high", ...
@@ -57,7 +59,7 @@ class Settings:
 
 KEYS = tuple(f.name for f in dataclasses.fields(Settings) if f.name != "origin")
 _TYPES: dict[str, type] = {
-    **dict.fromkeys(("policy", "prm", "aggregation", "device", "base_url", "reasoning_effort"), str),
+    **dict.fromkeys(("policy", "prm", "aggregation", "prm_engine", "device", "base_url", "reasoning_effort"), str),
     **dict.fromkeys(("n", "max_tokens", "seed"), int),
     **dict.fromkeys(("temperature", "top_p", "input_price", "output_price"), float),
     "runs_dir": Path,
@@ -224,6 +226,8 @@ def _complaint(key: str, value: Any) -> str:
         return "must be above 0 and at most 1"
     if key == "aggregation" and value not in AGGREGATIONS:
         return f"must be one of {', '.join(AGGREGATIONS)}"
+    if key == "prm_engine" and value not in PRM_ENGINES:
+        return f"must be one of {', '.join(PRM_ENGINES)}"
     if key == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         return "must be auto, cpu, cuda or cuda:NUMBER"
     if key == "base_url" and not re.match(r"https?://[^/\s]", value):
