@@ -57,6 +57,14 @@ def _kill_when(cluster, ready):
     return thread
 
 
+def _alive(connection, count):
+    """Whether so many nodes are left, once the head has noticed."""
+    deadline = time.monotonic() + 60
+    while (found := sum(node["Alive"] for node in connection.nodes())) != count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found == count
+
+
 def _labels(folder, continuer, box, width):
     known = {problem.id: problem for problem in PROBLEMS}
     programs = sample_programs(PROBLEMS, continuer, 2, Sampling(), folder, lambda progress: None)
@@ -86,7 +94,7 @@ def test_labels_are_the_same_when_a_node_is_lost_midway(cluster, tmp_path):
         together = _labels(folder, writer, box, box.width)
         writer.close()
         killer.join()
-        assert sum(node["Alive"] for node in connection.nodes()) == 2  # it did go
+        assert _alive(connection, 2)  # it did go
     assert together == alone
     drawn = [json.loads(line) for line in rollouts.read_text().splitlines()]
     assert len({(row["prefix"], row["index"]) for row in drawn}) == len(drawn)
