@@ -13,7 +13,6 @@ tokens of one candidate only.
 from __future__ import annotations
 
 import ctypes
-import math
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.models.llama_cpp import Batch, library, load_model, physical_cores
 from dreamprm_cli.prm.adapter import LowRank, write_gguf
 from dreamprm_cli.prm.convert import FINAL_NORM
-from dreamprm_cli.prm.head import Head
+from dreamprm_cli.prm.head import Head, step_rewards
 from dreamprm_cli.prm.shape import read_shape
 from dreamprm_cli.prm.source import GGUFSource
 from dreamprm_cli.prm.tokens import StepTokens, Tokens, read_tokenizer
@@ -124,11 +123,7 @@ class LlamaSession:
 
     def append(self, steps: Sequence[tuple[int, Step]]) -> list[float]:
         """Rewards of (candidate, next step) pairs, in order; NaN for steps that are not scored."""
-        head = self._scorer.head
-        if head is None:
-            raise ValueError("this scorer was made for features and has no head")
-        rewards = head.rewards(self.append_features(steps))
-        return [float(r) if step.scored else math.nan for r, (_, step) in zip(rewards, steps, strict=True)]
+        return step_rewards(self._scorer.head, self.append_features(steps), [step for _, step in steps])
 
     def append_features(self, steps: Sequence[tuple[int, Step]]) -> NDArray[np.float32]:
         """As `append`, but what the head reads: (len(steps), F), F = len(layers) * hidden size.

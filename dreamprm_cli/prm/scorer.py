@@ -7,7 +7,6 @@ read at the last token of its step. Live scoring, batches and the server all go 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from dreamprm_cli.prm.attention import Arena, Plan, Segment
 from dreamprm_cli.prm.backbone import Backbone
-from dreamprm_cli.prm.head import Head
+from dreamprm_cli.prm.head import Head, step_rewards
 from dreamprm_cli.prm.tokens import StepTokens, Tokens
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.types import Problem, Step
@@ -64,11 +63,8 @@ class PackedScorer:
         return session
 
     def rewards(self, features: NDArray[np.float32], steps: Sequence[Step]) -> list[float]:
-        """What the head says of features (len(steps), F); NaN for steps that are not scored."""
-        if self.head is None:
-            raise ValueError("this scorer was made for features and has no head")
-        found = self.head.rewards(features)
-        return [float(reward) if step.scored else math.nan for reward, step in zip(found, steps, strict=True)]
+        """What the head says of features (len(steps), F), as `step_rewards`."""
+        return step_rewards(self.head, features, steps)
 
 
 class PackedSession:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from dreamprm_cli.serve.engine import PlainEngine
 from dreamprm_cli.serve.http import Limits, ScoringServer
 from dreamprm_cli.serve.metrics import Metrics
 from dreamprm_cli.serve.service import Service
+
+sys.path.insert(0, str(Path(__file__).parent))  # loopback
 
 
 class Running:

@@ -3,11 +3,11 @@
 import json
 import math
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from loopback import listening
 
 from dreamprm_cli import doctor
 from dreamprm_cli import events as ev
@@ -66,15 +66,8 @@ def answering(*answers):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", sent
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Exchange) as address:
+        yield f"http://{address}", sent
 
 
 def test_rewards_are_those_of_the_scorer_behind(start):

@@ -3,12 +3,12 @@
 import json
 import math
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
+from loopback import listening
 
 torch = pytest.importorskip("torch")
 
@@ -71,15 +71,8 @@ def serving(folder, root=None, max_model_len=512, mend=lambda answer: answer):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"vllm+http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Exchange) as address:
+        yield f"vllm+http://{address}", asked
 
 
 def test_rewards_are_those_of_the_packed_scorer_step_by_step_and_all_at_once(exported):
