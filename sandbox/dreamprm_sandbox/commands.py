@@ -42,7 +42,7 @@ def status(prove: bool = True) -> dict[str, Any]:
         report["problem"] = "no image: run `dreamprm sandbox build`"
     elif prove:
         try:
-            engine = docker.Engine(Limits(), image_id=report["image"])
+            engine = docker.Engine(Limits(), runtime=docker.own_runtime(), image_id=report["image"])
             try:
                 engine.start()
             finally:

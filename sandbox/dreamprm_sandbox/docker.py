@@ -44,6 +44,11 @@ _ENVIRONMENT = {
 }
 
 
+def own_runtime() -> str | None:
+    """The engine runtime that the user asks for, such as "runsc"; None for the engine's own choice."""
+    return os.environ.get("DREAMPRM_SANDBOX_RUNTIME") or None
+
+
 class Engine:
     """A connection to the engine. Thread-safe: `start` and `discard` may be called from any worker."""
 

@@ -30,7 +30,7 @@ from dreamprm_sandbox import formats, judged
 from dreamprm_sandbox.bundle import beside
 from dreamprm_sandbox.cache import Cache, key
 from dreamprm_sandbox.compare import holds_opaque
-from dreamprm_sandbox.docker import Engine
+from dreamprm_sandbox.docker import Engine, own_runtime
 from dreamprm_sandbox.formats import Mode, evalplus
 from dreamprm_sandbox.judged import Collected
 from dreamprm_sandbox.limits import Limits
@@ -81,7 +81,7 @@ class Sandbox:
         self.shared = shared
         self.left_out: dict[str, int] = {}  # problem -> inputs whose reference result is too large to be compared
         self.cached = 0  # verdicts that came out of the cache
-        self._engine = Engine(self.limits, runtime=runtime or os.environ.get("DREAMPRM_SANDBOX_RUNTIME") or None)
+        self._engine = Engine(self.limits, runtime=runtime or own_runtime())
         self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix="sandbox")
         self._free: deque[Slot] = deque()
         self._turns = _Turns()

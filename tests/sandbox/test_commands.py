@@ -45,3 +45,12 @@ def test_no_engine_is_a_clear_error(monkeypatch, tmp_path, command):
     with pytest.raises(SandboxUnavailable, match="no container engine answers at unix://") as error:
         command()
     assert "sandbox/engine.sh" in error.value.hint
+
+
+@pytest.mark.docker
+def test_status_is_of_the_runtime_that_is_asked_for(monkeypatch):
+    from dreamprm_sandbox.commands import status
+
+    monkeypatch.setenv("DREAMPRM_SANDBOX_RUNTIME", "no-such-runtime")
+    report = status()
+    assert not report["ready"] and "no-such-runtime" in report["problem"]
