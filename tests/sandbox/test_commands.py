@@ -49,8 +49,7 @@ def test_no_engine_is_a_clear_error(monkeypatch, tmp_path, command):
 
 @pytest.mark.docker
 def test_status_is_of_the_runtime_that_is_asked_for(monkeypatch):
-    from dreamprm_sandbox.commands import status
-
     monkeypatch.setenv("DREAMPRM_SANDBOX_RUNTIME", "no-such-runtime")
-    report = status()
-    assert not report["ready"] and "no-such-runtime" in report["problem"]
+    report = commands.status()
+    assert not report["ready"]
+    assert "no-such-runtime" in report["problem"]
