@@ -18,7 +18,7 @@ from dreamprm_cli.serve.http import Limits, ScoringServer
 from dreamprm_cli.serve.metrics import Metrics
 from dreamprm_cli.serve.service import Service
 
-sys.path.insert(0, str(Path(__file__).parent))  # loopback
+sys.path.insert(0, str(Path(__file__).parent))  # web_server
 
 
 class Running:

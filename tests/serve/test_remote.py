@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from loopback import listening
+from web_server import listening
 
 from dreamprm_cli import doctor
 from dreamprm_cli import events as ev

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 import pytest
-from loopback import listening
+from web_server import listening
 
 torch = pytest.importorskip("torch")
 
