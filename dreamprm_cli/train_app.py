@@ -116,6 +116,25 @@ def fit(
     _print({"checkpoint": str(place.checkpoint), **report}, json_, lambda: _fit_lines(place, report))
 
 
+@train_app.command()
+def rivals(
+    recipe: RecipeOpt = "laptop",
+    data: DataOpt = Path("data"),
+    checkpoint: CheckpointOpt = None,
+    metrics: MetricsOpt = None,
+    cache: CacheOpt = None,
+    json_: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Fit what the PRM has to beat, into its folder's rivals/: an ORM, lines as steps, each mode."""
+    asked, place = _asked(recipe, data, checkpoint, metrics, cache)
+    from dreamprm_trainer.rivals import fit_rivals
+
+    with _watched(asked, place, quiet=quiet) as tell:
+        found = fit_rivals(asked, place, tell)
+    _print({"rivals": found}, json_, lambda: [f"{name:8} {_rounded(one['auc_within'])}" for name, one in found.items()])
+
+
 @train_app.command("eval")
 def evaluate(
     recipe: RecipeOpt = "laptop",
@@ -128,7 +147,7 @@ def evaluate(
     json_: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Rank the recipe's validation programs with the PRM, against the baselines."""
+    """Rank the recipe's validation programs with the PRM, against its rivals and the baselines."""
     asked, place = _asked(recipe, data, checkpoint, metrics, cache, sources=source, test=test)
     from dreamprm_trainer import stages
 

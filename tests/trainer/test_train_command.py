@@ -49,6 +49,32 @@ def train(world, monkeypatch, capsys):
 AT = ("--recipe", "small.toml", "--data", ".", "--checkpoint", "prm")
 
 
+def test_rivals_lie_beside_the_prm_and_are_judged_with_it(train, world):
+    assert train("fit", *AT)[0] == 0
+    code, out, _ = train("rivals", *AT, "--json")
+    assert code == 0
+    names = {"orm", "line", "plain", "pooled", "reweight", "correct"}
+    assert set(json.loads(out)["rivals"]) == names
+    saved = {path.name: load(path) for path in (world / "prm" / "rivals").iterdir()}
+    assert set(saved) == names
+    assert (saved["orm"].aggregation, saved["orm"].unit) == ("last", "function")
+    assert (saved["line"].aggregation, saved["line"].unit) == ("mean", "line")
+    assert len({saved[name].head.weight.tobytes() for name in names}) == len(names)  # none is another's copy
+    metrics = json.loads((world / "small.metrics.json").read_text())
+    assert metrics["fit"]["mode"] == "plain"  # the PRM's own
+    assert set(metrics["rivals"]) == names
+    code, out, _ = train("eval", *AT, "--json")
+    assert names < set(json.loads(out)["validation"]["work"]["best_of_n"])
+
+
+def test_a_tuned_prm_has_no_rivals_on_frozen_states(train, world):
+    recipe = world / "small.toml"
+    recipe.write_text(recipe.read_text().replace("[fit]\n", '[fit]\nparams = "lora"\n'))
+    code, _, err = train("rivals", *AT)
+    assert code == 2
+    assert "rivals are fitted on frozen states" in err
+
+
 def test_from_features_to_a_card(train, world):
     code, out, err = train("features", "--recipe", "small.toml", "--data", ".", "--cache", "states")
     assert (code, out) == (0, "")

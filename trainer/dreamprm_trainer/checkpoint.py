@@ -41,6 +41,7 @@ def save(folder: Path, head: Head, recipe: Recipe, report: Mapping[str, Any]) ->
         head=head,
         hidden=config["hidden_size"],
         aggregation=recipe.aggregation,
+        unit=recipe.unit,
         forms=tuple(report["forms"]),
         data_sha256=data_digest(report["files"]),
         metrics=_metrics(recipe, report),

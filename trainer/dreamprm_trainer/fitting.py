@@ -48,7 +48,14 @@ class Found:
 
 
 def fit(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
-    """Fit, save the checkpoint (with its labels where they moved), record and return the report.
+    """Fit, save the checkpoint (with its labels where they moved), record and return the report. Raises as `fitted`."""
+    report = fitted(recipe, place, tell)
+    stages.record(place, {"fit": report})
+    return report
+
+
+def fitted(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
+    """As `fit`, recording nothing.
 
     Raises ConfigError where there is no meta set, ProblemError where there is nothing to train or to validate on.
     """
@@ -77,7 +84,6 @@ def fit(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
     if found.labels is not None:
         before = start(steps_of_items(found.items), recipe.fit.start)
         report["labels"] = audit.save(place.checkpoint, audit.rows_of(found.items, before, found.labels)).name
-    stages.record(place, {"fit": report})
     tell(TrainingFinished(checkpoint=str(place.checkpoint)))
     return report
 

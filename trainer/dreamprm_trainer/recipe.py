@@ -28,6 +28,7 @@ from dreamprm_trainer import correct
 from dreamprm_trainer.data import Source
 from dreamprm_trainer.fit import Settings
 from dreamprm_trainer.labels import MODES, Mode
+from dreamprm_trainer.reading import UNITS
 from dreamprm_trainer.tune_settings import TuneSettings
 
 Params = Literal["features", "lora", "full"]
@@ -100,7 +101,7 @@ class Recipe:
 
     layers: those cached; train: names of the sources fitted on, and `weights` how much a program of each counts
     (default 1); fit: how; settings, epochs, tune: of its three ways; aggregation: of the rewards; grid: of `search`;
-    notes: what the model card says that no measurement does.
+    unit: what a step is, a key of `reading.UNITS`; notes: what the model card says that no measurement does.
     """
 
     path: Path
@@ -118,6 +119,7 @@ class Recipe:
     aggregation: str
     label: Label | None = None
     grid: Grid | None = None
+    unit: str = "function"
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -210,6 +212,7 @@ def _recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
         aggregation=aggregation,
         label=_made(Label, table["label"], "label") if "label" in table else None,
         grid=None if grid is None else _grid(grid),
+        unit=table.get("unit", "function"),
         notes=tuple(table.get("notes", ())),
     )
 
@@ -242,6 +245,9 @@ def _checked(recipe: Recipe) -> Recipe:
         raise ConfigError("nothing to train on: [fit] train names no source")
     _known(recipe.aggregation, AGGREGATIONS, "aggregation")
     _known(fit.params, PARAMS, "params")
+    _known(recipe.unit, UNITS, "unit")
+    if recipe.unit != "function" and fit.params != "features":
+        raise ConfigError("lines as steps are of frozen states", 'leave `unit` out, or params = "features"')
     _known(fit.solver, SOLVERS, "solver")
     if fit.convex and fit.mode != "plain":
         raise ConfigError(

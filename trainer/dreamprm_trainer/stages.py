@@ -25,6 +25,7 @@ from dreamprm_trainer.evaluate import evaluate as measured
 from dreamprm_trainer.features import Cache, extract, open_cache
 from dreamprm_trainer.labels import start, steps_of_items
 from dreamprm_trainer.rankers import open_rankers, score
+from dreamprm_trainer.reading import Reading
 from dreamprm_trainer.recipe import Recipe
 from dreamprm_trainer.select import Split, cross_fit
 from dreamprm_trainer.select import search as tried
@@ -75,7 +76,7 @@ def loaded(recipe: Recipe, place: Place, *, ungraded: bool = False) -> Loaded:
 
 
 def cache_of(recipe: Recipe, place: Place) -> Cache:
-    return open_cache(place.cache, recipe.backbone, recipe.layers)
+    return open_cache(place.cache, recipe.backbone, recipe.layers, Reading(unit=recipe.unit))
 
 
 def features(recipe: Recipe, place: Place, *, minutes: float | None = None, tell: Tell = silent) -> bool:
@@ -128,12 +129,12 @@ def search(recipe: Recipe, place: Place, tell: Tell = silent) -> list[dict[str, 
 
 
 def evaluate(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
-    """Rank the held-out programs of each source with the saved checkpoint, against the baselines."""
+    """Rank the held-out programs of each source with the saved checkpoint, against its rivals and the baselines."""
     held = held_out(recipe, loaded(recipe, place))
     if not held:
         kind = "test" if place.test else "validation"
         raise ProblemError(f"no source of {recipe.path} has graded {kind} programs here", "see `splits` and --data")
-    rankers = open_rankers(str(place.checkpoint), {})[:1]
+    rankers = open_rankers(str(place.checkpoint), {})
     results = {}
     for name, items in held.items():
         results[name] = judged(items, columns(rankers, score(rankers, items, place.cache, tell)))
