@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dreamprm_cli.runner import Run
     from dreamprm_cli.solve import Verify
     from dreamprm_cli.types import Problem
+    from dreamprm_trainer.mine.trial import Trial
 
 
 class _Commands(typer.core.TyperGroup):
@@ -99,9 +100,6 @@ def run() -> None:
         sys.exit(1)
 
 
-ProblemArg = Annotated[
-    str, typer.Argument(metavar="PROBLEM", help="A markdown file, FILE.jsonl#TASK_ID, or - for standard input.")
-]
 PolicyOpt = Annotated[
     str | None,
     typer.Option("--policy", help="gguf:PATH, hf:ORG/NAME, openai:NAME, or a name from `dreamprm models list`."),
@@ -117,7 +115,10 @@ RunArg = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its 
 
 @app.command()
 def solve(
-    problem: ProblemArg,
+    problem: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROBLEM]", help="A markdown file, FILE.jsonl#TASK_ID, or - for standard input."),
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", "--samples", min=1, help="Programs to sample.")] = None,
     policy: PolicyOpt = None,
     prm: PrmOpt = None,
@@ -140,18 +141,25 @@ def solve(
     module: Annotated[str | None, typer.Option(help="What the tests import the program as (`solution`).")] = None,
     trust: Annotated[str, typer.Option(help="weak: tests may share a process with the program.")] = "strong",
     sandbox: Annotated[bool, typer.Option(help="Without it no tests are run: never on this machine itself.")] = True,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="Write this function of --repo: PATH.py::function or PATH.py::Class.method."),
+    ] = None,
+    repo: Annotated[Path | None, typer.Option("--repo", help="The git repository of --target (this folder).")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the diff to the working tree; never a commit.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write the chosen program.")] = None,
     json_: JsonOpt = False,
     jsonl: JsonlOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Sample programs for PROBLEM, score every function live, and keep the best."""
+    """Sample programs for PROBLEM, or for a function of a repository, score every function live, and keep the best."""
     from dreamprm_cli import store
     from dreamprm_cli.config import load_settings
     from dreamprm_cli.policy import Sampling
     from dreamprm_cli.problem import load_problem
     from dreamprm_cli.runner import Run
     from dreamprm_cli.solve import Request
+    from dreamprm_cli.target_app import check_flags, target_problem
     from dreamprm_cli.testing import chosen_tests
 
     started = time.monotonic()
@@ -164,25 +172,34 @@ def solve(
     )  # fmt: skip
     _one_format(json_, jsonl)
     _check_places(out, Path(settings.runs_dir))
-    target = load_problem(problem, sys.stdin)
-    tested = chosen_tests(target, tests, examples, module=module, trust=trust)
-    sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
-    request = Request(target, settings.n, sampling, settings.aggregation)
+    check_flags(problem, repo, target, apply, {"--tests": tests, "--examples": examples, "--module": module})
+    asked = load_problem(problem, sys.stdin) if problem is not None else None
     console = stderr()
+
+    def say(line: str) -> None:
+        if not quiet:
+            console.print(line, markup=False, highlight=False)
+
+    if target is not None:
+        asked = target_problem(repo or Path(), target, asked, tests=sandbox, say=say)
+    assert asked is not None  # check_flags saw to it
+    tested = chosen_tests(asked, tests, examples, module=module, trust=trust)
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
+    request = Request(asked, settings.n, sampling, settings.aggregation)
     if tested is not None and not sandbox:
         console.print("tests are not run (--no-sandbox)", markup=False, highlight=False)
     elif tested is not None:
         _readable(tested)
-    asked = {"examples": examples, "tests": str(tests.absolute()) if tests else None, "module": module}
+    testing = {"examples": examples, "tests": str(tests.absolute()) if tests else None, "module": module}
     opened, scorer = _open_models(settings, console, quiet)
     _execute(
         Run(
-            folder=store.new_run(Path(settings.runs_dir), target.id),
+            folder=store.new_run(Path(settings.runs_dir), asked.id),
             request=request,
             policy=opened.name,
             prm=scorer.name if scorer else None,
             settings={
-                **settings.to_json(), **asked, "trust": trust, "sandbox": sandbox,
+                **settings.to_json(), **testing, "trust": trust, "sandbox": sandbox, "apply": apply,
                 "out": str(out.absolute()) if out else None,
             },
             out=out,
@@ -260,13 +277,15 @@ def _execute(
     """Drive the run with its view, print the result, and exit with its code."""
     from dreamprm_cli.events import Event, to_json
     from dreamprm_cli.runner import execute
+    from dreamprm_cli.target_app import opened_trial
     from dreamprm_cli.view.live import LiveView
 
     shared_terminal = jsonl and sys.stdout.isatty()  # events and grid would write over each other
     with ExitStack() as stack:
         stack.callback(policy.close)
         stack.enter_context(_resumable(run, console))
-        verify = stack.enter_context(_sandboxed_tests(run))
+        trial = stack.enter_context(opened_trial(run))
+        verify = trial.verify if trial else stack.enter_context(_sandboxed_tests(run))
         view = stack.enter_context(LiveView(console, quiet=quiet or shared_terminal))
         view.recall(run.past)
 
@@ -277,7 +296,7 @@ def _execute(
 
         overlap = _may_overlap(policy, scorer)
         outcome = execute(run, policy, scorer, emit=emit, verify=verify, overlap=overlap, started=started)
-    _finish(run, outcome, json_=json_, jsonl=jsonl)
+    _finish(run, outcome, trial, json_=json_, jsonl=jsonl)
 
 
 @contextmanager
@@ -334,16 +353,21 @@ def _readable(tested: Problem) -> None:
     formats.suite(tested)
 
 
-def _finish(run: Run, outcome: dict[str, Any], *, json_: bool, jsonl: bool) -> None:
+def _finish(run: Run, outcome: dict[str, Any], trial: Trial | None, *, json_: bool, jsonl: bool) -> None:
     import json
 
     from dreamprm_cli import store
+    from dreamprm_cli.target_app import offer
 
-    store.write_atomic(run.folder / store.RESULT, json.dumps(outcome, ensure_ascii=False, indent=1) + "\n")
+    try:
+        if trial is not None:
+            offer(run, trial, outcome, printed=not json_ and not jsonl)
+    finally:
+        store.write_atomic(run.folder / store.RESULT, json.dumps(outcome, ensure_ascii=False, indent=1) + "\n")
     chosen = outcome["chosen"]
     if json_:
         print_json(outcome)
-    elif not jsonl and chosen is not None and not sys.stdout.isatty():
+    elif trial is None and not jsonl and chosen is not None and not sys.stdout.isatty():
         program = next(c["code"] for c in outcome["candidates"] if c["index"] == chosen)
         print_text(program if program.endswith("\n") else program + "\n")
     if outcome["interrupted"]:

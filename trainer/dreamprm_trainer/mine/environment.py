@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,22 +44,26 @@ class Environment:
         return Workshop(engine, self.checkout)
 
 
-def contents(repository: Repository) -> dict[str, bytes]:
-    """The files a container gets, by path. Raises ProblemError for more than it may hold."""
+def contents(repository: Repository) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of the commit's files. What cannot be read is left out: a source among it is named by the
+    mining itself."""
+    for file in repository.files:
+        with suppress(Damaged):
+            yield file.path, repository.read(file)
+
+
+def _held(repository: Repository, files: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """The files a container gets. Raises ProblemError for more than it may hold."""
     found: dict[str, bytes] = {}
     size = 0
-    for file in repository.files:
-        try:
-            data = repository.read(file)
-        except Damaged:
-            continue  # a source among them is named by the mining itself
+    for path, data in files:
         size += len(data)
         if size > _MOST_MB << 20 or len(found) >= _MOST_FILES:
             raise ProblemError(
                 f"{repository.path}: more than {_MOST_MB} MB or {_MOST_FILES} files to take into the sandbox",
-                "mine it without its tests: --no-tests",
+                "go on without its tests: --no-tests when mining, --no-sandbox when solving",
             )
-        found[file.path] = data
+        found[path] = data
     return found
 
 
@@ -76,25 +81,38 @@ def settings(repository: Repository) -> dict[str, Any]:
     return {}
 
 
-def prepare(repository: Repository, say: Callable[[str], None] = lambda line: None) -> Environment:
-    """Read what is wanted and build the image. Raises SandboxUnavailable, ProblemError, ConfigError."""
+def prepare(
+    repository: Repository,
+    say: Callable[[str], None] = lambda line: None,
+    files: Iterable[tuple[str, bytes]] | None = None,
+) -> Environment:
+    """Read what is wanted and build the image. files: what a container gets (the commit's files).
+
+    Raises SandboxUnavailable, ProblemError, ConfigError."""
     table = settings(repository)
-    files = contents(repository)
-    needs = wanted({path: data for path, data in files.items() if tells(path)}, table)
+    held = _held(repository, contents(repository) if files is None else files)
+    needs = wanted({path: data for path, data in held.items() if tells(path)}, table)
     derived = derive(docker.connect(), needs.requirements, needs.pins, say)
     tests = [
-        path
-        for path, data in files.items()
-        if layout.is_python(path) and layout.is_test(path) and layout.tests_in(data)
+        path for path, data in held.items() if layout.is_python(path) and layout.is_test(path) and layout.tests_in(data)
     ]
-    checkout = Checkout(files, layout.roots(files), tests, layout.options(files))
+    checkout = Checkout(held, layout.roots(held), tests, layout.options(held))
     memory_mb = int(table.get("memory_mb", LIMITS.memory_mb))
     test_s = float(table.get("test_time_limit_s", TEST_LIMIT_S))
     suite_s = float(table.get("suite_time_limit_s", SUITE_LIMIT_S))
     limits = replace(LIMITS, memory_mb=memory_mb, time_limit_s=max(LIMITS.time_limit_s, 3 * suite_s))
-    decides = [_VERSION, repository.sha, derived.image, memory_mb, test_s, suite_s]
+    decides = [_VERSION, repository.sha if files is None else _digest(held), derived.image, memory_mb, test_s, suite_s]
     digest = hashlib.sha256(json.dumps(decides).encode())
     return Environment(checkout, needs, derived, limits, test_s, suite_s, digest.hexdigest()[:24])
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Of all names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest())
+        digest.update(hashlib.sha256(files[path]).digest())
+    return digest.hexdigest()
 
 
 def told(environment: Environment) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from io import BytesIO
 from dreamprm_trainer.overlap import triples
 
 _LONGEST = 200  # lines
+EMPTY = "nothing in it"  # no task, but a function that waits for its body
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -203,7 +204,7 @@ def _unfit(node: Definition, body: Sequence[ast.stmt], length: int, count: int) 
     if "overload" in marks or "abstractmethod" in marks:
         return "no body of its own"
     if all(_says_nothing(one) for one in body):
-        return "nothing in it"
+        return EMPTY
     return f"longer than {_LONGEST} lines" if length > _LONGEST else ""
 
 

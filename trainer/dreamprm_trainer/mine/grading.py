@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -51,20 +51,14 @@ class Grader:
         if not tests:
             raise ProblemError(f"{problem.id}: no test of the repository notices a wrong body")
         function, own = self._function(row["path"], row["qualname"])
-        try:
-            data = encoded(own, placed(own, function, code))
-        except Unreadable as error:
-            return Verdict("CE", 0, len(tests), 0.0, "weak", self.isolation, detail=str(error))
         budget = sum(self._seconds.get(test, 1.0) for test in tests)
         shop = self._shops.get()
         try:
-            found = judge(shop, function.path, data, tests, budget)
+            return graded(
+                shop, function.path, lambda: encoded(own, placed(own, function, code)), tests, budget, self.isolation
+            )
         finally:
             self._shops.put(shop)
-        detail = f"{found.failed}: {found.detail}" if found.failed else found.detail
-        return Verdict(
-            found.status, len(found.passed), len(tests), found.seconds, "weak", self.isolation, detail=detail
-        )
 
     def _function(self, path: str, qualname: str) -> tuple[Function, Module]:
         if path not in self._modules:
@@ -82,6 +76,19 @@ class Grader:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+def graded(
+    workshop: Workshop, path: str, write: Callable[[], bytes], tests: Sequence[str], seconds: float, isolation: str
+) -> Verdict:
+    """What the tests say of the file that `write` makes, which raises Unreadable where the program is of no use."""
+    try:
+        data = write()
+    except Unreadable as error:
+        return Verdict("CE", 0, len(tests), 0.0, "weak", isolation, detail=str(error))
+    found = judge(workshop, path, data, tests, seconds)
+    detail = f"{found.failed}: {found.detail}" if found.failed else found.detail
+    return Verdict(found.status, len(found.passed), len(tests), found.seconds, "weak", isolation, detail=detail)
 
 
 def _seconds(runs: Path, key: str) -> Mapping[str, float]:

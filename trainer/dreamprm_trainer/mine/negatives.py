@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dreamprm_sandbox.workshop import Workshop
 from dreamprm_trainer.mine.functions import Function, Module, with_code
 from dreamprm_trainer.mine.judging import judge
+from dreamprm_trainer.mine.placing import emptied
 from dreamprm_trainer.mutate import mutants
 from dreamprm_trainer.problems import Row
 
@@ -38,7 +39,7 @@ def candidates(function: Function, lines: Sequence[int], before: Sequence[str]) 
     drawn = mutants(function.source, zlib.crc32(function.id.encode()), _DRAWN)
     reached = [one for one in drawn if _first_difference(function.source, one.code) in run]
     reached.sort(key=lambda one: one.operator == "return")
-    nothing = Candidate(f"{function.head.rstrip()}\n{_margin(function)}pass\n", "empty")
+    nothing = Candidate(emptied(function, "pass"), "empty")
     return [*found, *(Candidate(one.code, one.operator) for one in reached[: _TRIES - 1]), nothing]
 
 
@@ -78,9 +79,3 @@ def refused(
     if not killed:
         row["why"] = f"its tests notice none of {row['tried']} wrong bodies"
     return row | {"killed": killed}
-
-
-def _margin(function: Function) -> str:
-    """What the body of the function, at the left margin, is indented by."""
-    last = "" if function.on_one_line else function.source.splitlines()[function.body_line - function.first_line]
-    return last[: len(last) - len(last.lstrip())] or "    "

@@ -26,7 +26,7 @@ def placed(own: Module, function: Function, program: str) -> str:
     """The module's text with the program in the function's place. Raises Unreadable for a program that is none, or
     does not define the function."""
     theirs = module("program", program.encode("utf-8", "backslashreplace"))
-    found = _found(theirs, function)
+    found = answering(theirs, function.qualname)
     tree, answer = parsed(own.text), parsed(theirs.text)
     lines = list(own.lines)
     if lines and not lines[-1].endswith("\n"):
@@ -49,17 +49,24 @@ def placed(own: Module, function: Function, program: str) -> str:
     return "".join(lines)
 
 
-def _found(theirs: Module, function: Function) -> Function:
-    """The function of that name: in a class of the right name, else at the top, else in any class."""
-    owner = function.owner.rpartition(".")[2]
-    wanted = [f"{owner}.{function.name}" if owner else function.name, function.name]
+def answering(theirs: Module, qualname: str) -> Function:
+    """A program's function of that name: in a class of the right name, else at the top, else in any class. Raises
+    Unreadable where there is none."""
+    owner, _, name = qualname.rpartition(".")
+    owner = owner.rpartition(".")[2]
+    wanted = [f"{owner}.{name}" if owner else name, name]
     ranked = sorted(
-        (one for one in theirs.functions if one.name == function.name),
+        (one for one in theirs.functions if one.name == name),
         key=lambda one: wanted.index(one.qualname) if one.qualname in wanted else len(wanted),
     )
     if not ranked:
-        raise Unreadable(f"the program defines no {function.name}")
+        raise Unreadable(f"the program defines no {name}")
     return ranked[0]
+
+
+def emptied(function: Function, statement: str) -> str:
+    """The function with this one statement for a body, at the left margin."""
+    return function.head.rstrip() + "\n" + indented(f"{statement}\n", _margin(_node(function.source), function.source))
 
 
 def _under_its_head(function: Function, theirs: Module, found: Function) -> str:

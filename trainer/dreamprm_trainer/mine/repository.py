@@ -16,7 +16,7 @@ from typing import Any
 
 from dreamprm_cli.errors import ConfigError, ProblemError
 
-_MAX_BLOB = 4 << 20
+MOST_BYTES = 4 << 20  # of a file
 _FOLDER, _FILE, _LINK, _MODULE = 0o040000, 0o100000, 0o120000, 0o160000
 _SETTINGS = {
     "core.hooksPath": os.devnull,
@@ -180,8 +180,8 @@ class Repository:
         """A file's content. Raises Damaged, also for one of more than 4 MB."""
         blob = self._object("Blob", file.blob)
         try:
-            if blob.size > _MAX_BLOB:
-                raise Damaged(f"larger than {_MAX_BLOB >> 20} MB")
+            if blob.size > MOST_BYTES:
+                raise Damaged(f"larger than {MOST_BYTES >> 20} MB")
             return bytes(blob.data_stream.read())
         except Damaged:
             raise

@@ -95,5 +95,6 @@ def context(module: Module, function: Function, hidden: Callable[[Function], boo
 
 def _margin(module: Module, function: Function) -> str:
     """What the function's body is indented by."""
-    line = "" if function.on_one_line else module.lines[function.body_line - 1]
+    bare = function.on_one_line or function.body_line > function.last_line  # a docstring alone has no body below it
+    line = "" if bare else module.lines[function.body_line - 1]
     return line[: len(line) - len(line.lstrip())] or f"{function.indent}    "
