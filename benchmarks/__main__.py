@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("startup", "steps", "policy", "prm", "solve", "sandbox", "correct", "ray", "serve")
+NAMES = ("startup", "steps", "policy", "prm", "solve", "sandbox", "correct", "ray", "serve", "mine")
 RESULTS = Path(__file__).parent / "results"
 
 

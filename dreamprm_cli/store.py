@@ -22,10 +22,14 @@ RESULT = "result.json"
 
 
 def new_run(runs_dir: Path, problem_id: str) -> Path:
-    """Make the folder of a new run, named by time and problem; unique also when two start in one second."""
+    """Make the folder of a new run, named by time and problem; unique also when two start in one second.
+
+    A `runs_dir` that is new is one that git does not look at: runs are no part of the project they lie in."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", problem_id).strip("-").lower()[:40] or "problem"
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}"
-    runs_dir.mkdir(parents=True, exist_ok=True)
+    if not runs_dir.exists():
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        (runs_dir / ".gitignore").write_text("*\n", encoding="utf-8")
     for suffix in ("", *(f"-{k}" for k in range(2, 1000))):
         with contextlib.suppress(FileExistsError):
             folder = runs_dir / f"{stem}{suffix}"

@@ -17,6 +17,7 @@ def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path):
     folders = {store.new_run(tmp_path / "runs", "Merge intervals!") for _ in range(5)}
     assert len(folders) == 5
     assert all(folder.is_dir() and "merge-intervals" in folder.name for folder in folders)
+    assert (tmp_path / "runs" / ".gitignore").read_text() == "*\n"
 
 
 def test_the_journal_gives_back_what_was_appended(tmp_path):

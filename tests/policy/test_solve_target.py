@@ -126,7 +126,7 @@ def test_the_program_that_passes_is_offered_as_a_diff_and_applied(solve: Solve, 
     assert code == 0, err
     told = json.loads(out)
     by_code = {one["code"]: one["verdict"] for one in told["candidates"]}
-    assert {code: verdict["status"] for code, verdict in by_code.items()} == {GOOD: "PASS", POOR: "RE", ELSE: "CE"}
+    assert {code: verdict["status"] for code, verdict in by_code.items()} == {GOOD: "PASS", POOR: "WA", ELSE: "CE"}
     assert (by_code[GOOD]["passed"], by_code[GOOD]["total"], by_code[GOOD]["trust"]) == (2, 2, "weak")
     target = told["target"]
     assert target["applied"]
