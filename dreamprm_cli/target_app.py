@@ -32,8 +32,8 @@ def check_flags(
                 raise ConfigError(f"{name} needs a function to write", "--target PATH.py::function")
         if problem is None:
             raise ConfigError("there is no problem to solve", "name a PROBLEM, or a function with --target")
-    elif given := next((name for name, value in others.items() if value), None):
-        raise ConfigError(f"--target runs the tests of its repository: {given} has no place there", "leave it out")
+    elif used := [name for name, value in others.items() if value]:
+        raise ConfigError(f"--target runs the tests of its repository: {used[0]} has no place there", "leave it out")
 
 
 def target_problem(
