@@ -122,6 +122,8 @@ def _sources(overrides: Mapping[str, object]) -> Iterator[tuple[str, dict[str, A
         found = _checked({key: value for key, value in table.items() if key != "sandbox"}, str(file))
         if "runs_dir" in found:  # a path in a file is meant from where the file is
             found["runs_dir"] = file.parent / found["runs_dir"]
+        if "prm" in found and (file.parent / found["prm"] / "dreamprm.json").is_file():
+            found["prm"] = str(file.parent / found["prm"])
         yield str(file), found
     yield "environment", _environment()
     flags = {key: value for key, value in overrides.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Commands of the trainer: `dreamprm train mine|label|features|search|fit|eval|cross|card|audit`.
+"""Commands of the trainer: `dreamprm train REPO`, and `train mine|label|features|search|fit|eval|cross|card|audit`.
 
 The trainer is imported inside the commands: `--help` stays light, and without the extra there is one clear line.
 """
@@ -16,13 +16,19 @@ from dreamprm_cli.errors import DreamPRMError
 from dreamprm_cli.label_app import label
 from dreamprm_cli.mine_app import mine
 from dreamprm_cli.output import print_json, print_text, stderr, stdout
+from dreamprm_cli.own_app import NAME, RepoOrCommand, own
 
 if TYPE_CHECKING:
     from dreamprm_cli.training import Tell, TrainingEvent
     from dreamprm_trainer.recipe import Recipe
     from dreamprm_trainer.stages import Place
 
-train_app = typer.Typer(help="Train a process reward model, and say what it is worth.", no_args_is_help=True)
+train_app = typer.Typer(
+    cls=RepoOrCommand,
+    help="Train a process reward model, and say what it is worth. `train REPO` makes one for your own repository.",
+    no_args_is_help=True,
+)
+train_app.command(NAME)(own)
 train_app.command()(label)
 train_app.command()(mine)
 

@@ -27,6 +27,14 @@ class TrainingStarted(TrainingEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartStarted(TrainingEvent):
+    """A training of several parts (`dreamprm train REPO`: mine, label, fit, eval) begins the one at index `at`."""
+
+    parts: tuple[str, ...]
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted(TrainingEvent):
     """A part of the work begins, of `total` units (0: not known); `done` of them were there before."""
 

@@ -45,13 +45,16 @@ Curve = tuple[tuple[float, float], ...]
 class TrainingState:
     """What is to be seen of a training at `t` seconds.
 
-    began: when the stage did; before: units done when it did. loss, validation, moved: curves over units of the stage
+    parts: of a training that has several, the one at index `part` is under way. began: when the stage did; before: units
+    done when it did. loss, validation, moved: curves over units of the stage
     `drawn`; best: the lowest point of `validation`.
     """
 
     t: float = 0.0
     title: str = "training"
     backbone: str = ""
+    parts: tuple[str, ...] = ()
+    part: int = 0
     stage: str = ""
     unit: str = ""
     total: int = 0
@@ -87,7 +90,13 @@ def fold(state: TrainingState, event: tr.TrainingEvent, t: float) -> TrainingSta
     state = replace(state, t=max(state.t, t))
     match event:
         case tr.TrainingStarted():
-            return replace(state, title=" · ".join((event.recipe, event.params, event.mode)), backbone=event.backbone)
+            title = state.title if state.parts else " · ".join((event.recipe, event.params, event.mode))
+            return replace(state, title=title, backbone=event.backbone)
+        case tr.PartStarted():
+            return replace(
+                state, parts=event.parts, part=event.at, stage="", unit="", total=0, done=0, before=0, tokens=0,
+                began=state.t,
+            )  # fmt: skip
         case tr.StageStarted():
             return replace(
                 state, stage=event.stage, unit=event.unit, total=event.total, done=event.done, before=event.done,
@@ -174,7 +183,21 @@ class TrainingScreen:
         share = 1.0 if state.over else state.done / state.total if state.total else 0.0
         done = int(min(1.0, share) * self.width)
         rule = self._line().add(("=" if self.ascii else "━") * done, heat.ink(1.0, colors))
-        return [top, rule.add(("-" if self.ascii else "─") * (self.width - done), DIM)]
+        lines = [top, rule.add(("-" if self.ascii else "─") * (self.width - done), DIM)]
+        return [*lines, self._parts(colors)] if state.parts else lines
+
+    def _parts(self, colors: str | None) -> Line:
+        """All parts in a row: those that are done, the one under way, those to come."""
+        state, line = self.state, self._line()
+        done, now, later = ("+", ">", " ") if self.ascii else ("✓", "●", "·")
+        for number, name in enumerate(state.parts):
+            if state.over or number < state.part:
+                line.add(f"{done} {name}  ", heat.good(colors))
+            elif number == state.part:
+                line.add(f"{now} {name}  ", BOLD)
+            else:
+                line.add(f"{later} {name}  ", DIM)
+        return line
 
     def _curves(self, room: int, colors: str | None) -> list[Line]:
         """The curves that have points, side by side where they fit, else as many below each other as do."""
@@ -235,6 +258,8 @@ def news(state: TrainingState, event: tr.TrainingEvent) -> str | None:
     match event:
         case tr.TrainingStarted():
             return f"{state.title}, {model_name(state.backbone)}"
+        case tr.PartStarted():
+            return f"{state.parts[state.part]} ({state.part + 1} of {len(state.parts)})"
         case tr.StageStarted():
             there = f", {state.done:,} are there" if state.done else ""
             return f"{state.stage}: {state.total:,} {state.unit}{there}" if state.total else state.stage

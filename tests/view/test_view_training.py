@@ -197,3 +197,27 @@ def test_on_a_terminal_the_last_screen_stays() -> None:
     assert lines[-1].startswith("done 0:0")
     assert lines[-1].endswith("prm/laptop")
     assert terminal.cursor_visible
+
+
+def test_parts_are_a_row_of_their_own_and_the_title_stays() -> None:
+    parts = ("mine", "label", "fit", "eval")
+    began = TrainingState(title="train · toolz")
+    label = fold(fold(began, tr.PartStarted(parts=parts, at=0), 0.0), tr.PartStarted(parts=parts, at=1), 5.0)
+    lines = screen(render(fold(label, STARTED, 6.0), 80, 9), 80)
+    assert lines[0].startswith("train · toolz ")
+    assert lines[2] == "✓ mine  ● label  · fit  · eval"
+    over = fold(label, tr.TrainingFinished(checkpoint="out/prm"), 9.0)
+    assert screen(render(over, 80, 9), 80)[2] == "✓ mine  ✓ label  ✓ fit  ✓ eval"
+    for width in WIDTHS:
+        for height in (1, 2, 3, 4, 9):
+            assert 1 <= len(screen(render(label, width, height), width)) <= height
+
+
+def test_a_part_is_a_line_in_a_pipe() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with TrainingView(console, title="train", clock=itertools.count().__next__) as view:
+        view.update(tr.PartStarted(parts=("mine", "label"), at=1))
+        view.update(tr.StageStarted(stage="sample", unit="programs", total=8, done=3))
+    assert re.findall(r"label \(2 of 2\)|sample: 8 programs, 3 are there", console.file.getvalue()) == [  # type: ignore[attr-defined]
+        "label (2 of 2)", "sample: 8 programs, 3 are there",
+    ]  # fmt: skip

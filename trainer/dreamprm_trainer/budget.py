@@ -40,6 +40,10 @@ class Budget:
         unit, times = _SHORT[found[3]]
         return cls(float(found[1]) * _TIMES[found[2]] * times, unit)  # type: ignore[arg-type]
 
+    def rollouts(self, tokens: float, seconds: float) -> float:
+        """How many it pays for, at so many tokens and seconds each."""
+        return self.amount / {"minutes": seconds / 60, "tokens": tokens, "rollouts": 1.0}[self.unit]
+
 
 class Meter:
     """Counts what is spent of a budget. path: where that is kept; clock: seconds."""

@@ -49,9 +49,11 @@ class Engine:
 
 
 @contextmanager
-def open_engine(name: str, *, address: str = "auto", base_urls: Sequence[str] = (), rows: int = 96) -> Iterator[Engine]:
-    """name: one of ENGINES. rows: of the batch. base_urls: servers of the policy; several with `ray` alone. Raises
-    ConfigError, ClusterUnavailable."""
+def open_engine(
+    name: str, *, address: str = "auto", base_urls: Sequence[str] = (), rows: int = 96, length: int = 2048
+) -> Iterator[Engine]:
+    """name: one of ENGINES. rows: of the batch; length: tokens of a prompt with its program, there. base_urls: servers
+    of the policy; several with `ray` alone. Raises ConfigError, ClusterUnavailable."""
     if name == "ray":
         from dreamprm_trainer import crews
 
@@ -63,7 +65,7 @@ def open_engine(name: str, *, address: str = "auto", base_urls: Sequence[str] = 
         return
     if len(base_urls) > 1 or (base_urls and name == "batched"):
         raise ConfigError(f"--engine {name} has no use for so many servers", "--engine ray spreads work over them")
-    options: dict[str, Any] = {"rows": rows} if name == "batched" else {}
+    options: dict[str, Any] = {"rows": rows, "length": length} if name == "batched" else {}
     if base_urls:
         options["base_url"] = base_urls[0]
     yield Engine(

@@ -25,6 +25,7 @@ from dreamprm_trainer.mine.repository import Damaged, Repository
 from dreamprm_trainer.problems import Row
 
 Say = Callable[[str], None]
+At = Callable[[int, int], None]  # so many of so many functions have been tried with wrong bodies
 SCHEMA_VERSION = 1
 
 
@@ -77,7 +78,9 @@ def read(repository: Repository) -> Read:
     return Read(modules, functions, fit, usage.names_in(tests), sum(map(layout.tests_in, tests)), tuple(left_out))
 
 
-def mine(repository: Repository, out: Path, options: Options, say: Say = lambda line: None) -> Row:
+def mine(
+    repository: Repository, out: Path, options: Options, say: Say = lambda line: None, at: At | None = None
+) -> Row:
     """Mine into the folder `out`; the report, which is also in `out/report.json`. Raises ProblemError (nothing to
     mine), SandboxUnavailable, ConfigError."""
     started = time.monotonic()
@@ -95,7 +98,7 @@ def mine(repository: Repository, out: Path, options: Options, say: Say = lambda 
     if options.tests and found.tests == 0:
         left_out.append(("tests", "the repository holds none"))
     elif options.tests:
-        ran, tested, untested, missed = _run(repository, found, out, options, past, say)
+        ran, tested, untested, missed = _run(repository, found, out, options, past, say, at)
         left_out += missed
 
     def described(one: Function) -> bool:
@@ -155,7 +158,13 @@ def _split(functions: Sequence[Function], options: Options, past: history.Histor
 
 
 def _run(
-    repository: Repository, found: Read, out: Path, options: Options, past: history.History | None, say: Say
+    repository: Repository,
+    found: Read,
+    out: Path,
+    options: Options,
+    past: history.History | None,
+    say: Say,
+    at: At | None,
 ) -> tuple[Row, dict[str, Row], dict[str, str], list[tuple[str, str]]]:
     """(figures, function id -> what `negatives.refused` says and its canonical, function id -> why its tests are of no
     use, what is left out and why)."""
@@ -181,7 +190,7 @@ def _run(
         done = {row["refused"]["function"]: row["refused"] for row in rows if "refused" in row and row["key"] == key}
         before = _before(past)
         writing = threading.Lock()
-        clock = _Clock(say, "functions tried with wrong bodies", len(done))
+        tried = at or _Clock(say, "functions tried with wrong bodies", len(done)).at
 
         def one(shop: Any, function: Function) -> None:
             exercise = explored.exercised[function.id]
@@ -191,7 +200,7 @@ def _run(
             with writing:
                 append(journal, {"key": key, "refused": row})
                 done[function.id] = row
-                clock.at(len(done), len(covered))
+                tried(len(done), len(covered))
 
         _share(shops, [function for function in covered if function.id not in done], one)
     untested = {function.id: str(done[function.id]["why"]) for function in covered if done[function.id]["why"]}

@@ -1,0 +1,98 @@
+"""What training on repositories would mine and cost, before any of their code runs.
+
+The rates are those that `python -m benchmarks own-repos` measured on three packages, on one core
+(benchmarks/results/own-repos.json, `rates`); what a label costs is taken from earlier runs into the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dreamprm_trainer.own.attempts import FOR_PROGRAMS
+from dreamprm_trainer.own.options import Options
+from dreamprm_trainer.problems import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """tokens, label_s: of a program or rollout, written and graded; tested: tasks per function that tests name;
+    mine_s: of mining a covered function; read_s: of reading a task's programs with the PRM."""
+
+    tokens: float
+    label_s: float
+    tested: float
+    mine_s: float
+    read_s: float
+
+
+MEASURED = Rates(tokens=130.0, label_s=8.0, tested=0.8, mine_s=6.0, read_s=8.0)
+
+
+def estimate(options: Options) -> Row:
+    """`{tasks, functions, covered, tests, measured, estimated: {rollouts, tokens, minutes, parts}, left_out}`, of all
+    the repositories together. A program counts as a rollout; minutes: of all four parts, `parts` of each.
+
+    measured: they were mined here before; else tasks and covered are those that the text of the tests names. Raises
+    ProblemError for nothing to mine.
+    """
+    each = [_one(repo, options.out / name) for name, repo in options.named().items()]
+    found: Row = {key: sum(one[key] for one in each) for key in ("tasks", "functions", "covered", "tests")}
+    found["measured"] = all(one["measured"] for one in each)
+    found["estimated"] = cost(found["tasks"], found["covered"], options, rates(options.out))
+    found["left_out"] = [row for one in each for row in one["left_out"]]
+    return found
+
+
+def cost(tasks: int, covered: int, options: Options, rate: Rates) -> Row:
+    """Of mining `covered` functions, and of labelling, fitting and judging by `tasks` of them."""
+    budget = options.budget
+    # Rollouts take the third of a budget that programs leave, as far as there are programs of several functions.
+    rollouts = min(tasks * options.n / FOR_PROGRAMS, budget.rollouts(rate.tokens, rate.label_s))
+    minutes = {
+        "mine": covered * rate.mine_s / 60,
+        "label": rollouts * rate.label_s / 60,
+        "fit and eval": tasks * rate.read_s / 60,
+    }
+    return {
+        "rollouts": round(rollouts),
+        "tokens": round(rollouts * rate.tokens),
+        "minutes": round(sum(minutes.values()), 1),
+        "parts": {name: round(value, 1) for name, value in minutes.items()},
+    }
+
+
+def rates(out: Path) -> Rates:
+    """The measured ones; what labels cost as it was in the runs into `out` so far, if there were any."""
+    spent = _json(out / "spent.json")
+    if not spent.get("rollouts"):
+        return MEASURED
+    each = spent["rollouts"]
+    return replace(MEASURED, tokens=spent["tokens"] / each, label_s=spent["minutes"] * 60 / each)
+
+
+def _one(repo: Path, folder: Path) -> Row:
+    from dreamprm_trainer.mine import pipeline
+    from dreamprm_trainer.mine.repository import Repository
+
+    with Repository(repo) as repository:
+        kept = _json(folder / "report.json")
+        if kept.get("commit") == repository.sha and kept.get("with_killing_test") is not None:
+            return {**kept, "tasks": kept["with_killing_test"], "covered": kept["covered"] or 0, "measured": True}
+        read = pipeline.read(repository)
+        named = sum(one.name in read.named for one in read.fit)
+        left_out = [{"name": name, "why": why} for name, why in (*repository.left_out, *read.left_out)]
+        return {
+            "tasks": round(MEASURED.tested * named), "functions": len(read.functions), "covered": named,
+            "tests": read.tests, "left_out": left_out, "measured": False,
+        }  # fmt: skip
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
