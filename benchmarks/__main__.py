@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("startup", "steps", "policy", "prm", "solve", "sandbox", "correct", "ray", "serve", "mine")
+NAMES = ("startup", "steps", "policy", "prm", "solve", "sandbox", "correct", "ray", "serve", "mine", "own-repos")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -38,15 +38,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which figures (all)")
     parser.add_argument("--repeats", type=int, help="readings of each side (each figure's own default, mostly five)")
-    parser.add_argument("--data", type=Path, help="a folder with EvalPlus's files, for the sandbox's canonical runs")
+    parser.add_argument(
+        "--data", type=Path, help="a folder: of EvalPlus's files for sandbox, of packages and trainings for own-repos"
+    )
     arguments = parser.parse_args()
-    names = arguments.names or NAMES
+    names = arguments.names or [name for name in NAMES if name != "own-repos"]  # hours
     given = {"repeats": arguments.repeats, "data": arguments.data}
     RESULTS.mkdir(exist_ok=True)
     for name in names:
         where = machine()
         begin = time.perf_counter()
-        measure = importlib.import_module(f"benchmarks.{name}").measure
+        measure = importlib.import_module(f"benchmarks.{name.replace('-', '_')}").measure
         taken = inspect.signature(measure).parameters
         options = {key: value for key, value in given.items() if value is not None and key in taken}
         shown = {key: "FOLDER" if key == "data" else value for key, value in options.items()}

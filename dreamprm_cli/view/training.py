@@ -45,9 +45,9 @@ Curve = tuple[tuple[float, float], ...]
 class TrainingState:
     """What is to be seen of a training at `t` seconds.
 
-    parts: of a training that has several, the one at index `part` is under way. began: when the stage did; before: units
-    done when it did. loss, validation, moved: curves over units of the stage
-    `drawn`; best: the lowest point of `validation`.
+    parts: of a training that has several, the one at index `part` is under way. began: when the stage did; before:
+    units done when it did. loss, validation, moved: curves over units of the stage `drawn`; best: the lowest point of
+    `validation`.
     """
 
     t: float = 0.0

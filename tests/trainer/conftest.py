@@ -49,7 +49,7 @@ def _item(problem="P/0", sample=0, passed=True, code=CODE, source="own", own_spl
         source=source,
         split=own_split,
         problem=Problem(problem, "Do it.", entry_point="second"),
-        model="m",
+        model=more.pop("model", "m"),
         sample=sample,
         code=code,
         steps=steps,

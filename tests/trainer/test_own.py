@@ -12,7 +12,7 @@ from dreamprm_cli.policy import Sampling
 from dreamprm_trainer.budget import Budget, Meter
 from dreamprm_trainer.continuation import Streamed
 from dreamprm_trainer.own import default, report
-from dreamprm_trainer.own.attempts import Attempts, tested
+from dreamprm_trainer.own.attempts import Attempts, with_tests
 from dreamprm_trainer.own.estimate import MEASURED, cost, rates
 from dreamprm_trainer.own.options import Options
 from dreamprm_trainer.own.pipeline import check_enough, recipe_for
@@ -65,7 +65,9 @@ def test_a_prm_that_is_worse_on_attempts_is_refused_whatever_else_it_knows():
 def test_without_attempts_there_is_no_table_of_them(make_item):
     items, scores = held_out(make_item, 7)
     mine = [number for number, item in enumerate(items) if item.model == "repository"]
-    found = report.judged([items[n] for n in mine], {name: [values[n] for n in mine] for name, values in scores.items()})
+    found = report.judged(
+        [items[n] for n in mine], {name: [values[n] for n in mine] for name, values in scores.items()}
+    )
     assert found["attempts"] is None
     assert found["attempts_difference"]["functions"] == 0
     assert found["better"]
@@ -155,7 +157,7 @@ def test_what_is_kept_is_replaced_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "prm"]
 
 
-@pytest.mark.parametrize("content", [b"prm = [", b"\xff\xfe", b"n = 4\nn = 5\n"])
+@pytest.mark.parametrize("content", [b"n = [", b"\xff\xfe", b"n = 4\nn = 5\n"])
 def test_a_file_that_cannot_be_read_is_left_as_it_is(tmp_path, content):
     (tmp_path / "dreamprm.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"dreamprm\.toml"):
@@ -233,7 +235,14 @@ class Judging:
 
 def task(name, split="train"):
     tests = {"kind": "repository", "n": 1, "ids": ["t"]}
-    return {"task_id": name, "statement": "Do it.", "starter_code": "", "entry_point": "f", "tests": tests, "split": split}
+    return {
+        "task_id": name,
+        "statement": "Do it.",
+        "starter_code": "",
+        "entry_point": "f",
+        "tests": tests,
+        "split": split,
+    }
 
 
 def test_the_rest_of_the_programs_goes_where_outcomes_leave_most_open(tmp_path):
@@ -261,11 +270,11 @@ def test_only_training_programs_are_rolled_out_and_nothing_is_done_twice(tmp_pat
         return found, meter.spent["rollouts"]
 
     found, spent = run()
-    assert {row["task_id"]: sum(row["mc_total"]) for row in found} == {"a": 2, "b": 0, "c": 0}
-    assert spent == 5
-    assert run() == (found, 5)
+    assert {row["task_id"]: sum(row["mc_total"]) for row in found} == {"a": 4, "b": 0, "c": 0}
+    assert spent == 7
+    assert run() == (found, 7)
     assert read_jsonl(tmp_path / "labels.jsonl") == found
 
 
 def test_tasks_without_tests_are_not_tried():
-    assert tested([task("a"), {"task_id": "b", "tests": {"kind": "none", "n": 0}}]) == [task("a")]
+    assert with_tests([task("a"), {"task_id": "b", "tests": {"kind": "none", "n": 0}}]) == [task("a")]

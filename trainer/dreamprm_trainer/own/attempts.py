@@ -49,7 +49,9 @@ class Attempts:
         if self.n > half:
             unsure = label.uncertainty(graded)
             order.sort(key=lambda problem: -unsure.get(problem.id, 1.0))
-            graded = label.grade_programs(self._sample(order, self.n, continuer, judge, folder, meter, tell), judge, tell)
+            graded = label.grade_programs(
+                self._sample(order, self.n, continuer, judge, folder, meter, tell), judge, tell
+            )
         counted = self._counted(graded, learnt, known, continuer, judge, folder, meter, tell)
         labelled = [label.step_data(row, known[row["task_id"]]) for row in counted]
         for name in FILES:
@@ -115,6 +117,6 @@ def _affordable(problems: Iterable[Problem], meter: Meter) -> Iterator[Problem]:
         yield problem
 
 
-def tested(rows: Sequence[Row]) -> list[Row]:
+def with_tests(rows: Sequence[Row]) -> list[Row]:
     """The tasks that have tests."""
     return [row for row in rows if row["tests"]["n"]]

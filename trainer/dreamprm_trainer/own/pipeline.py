@@ -37,7 +37,7 @@ from dreamprm_trainer.data import Source
 from dreamprm_trainer.engine import open_engine
 from dreamprm_trainer.judge import Judge
 from dreamprm_trainer.own import default, report
-from dreamprm_trainer.own.attempts import Attempts, tested
+from dreamprm_trainer.own.attempts import Attempts, with_tests
 from dreamprm_trainer.own.options import Options
 from dreamprm_trainer.problems import Row, problem_of, read_jsonl
 from dreamprm_trainer.recipe import Recipe, find_recipe, read_recipe
@@ -66,7 +66,7 @@ def run(options: Options, tell: Tell) -> Row:
 
     part(0)
     mined = {name: mine(name, repo, options, tell) for name, repo in repos.items()}
-    rows = {name: tested(read_jsonl(options.out / name / "tasks.jsonl")) for name in repos}
+    rows = {name: with_tests(read_jsonl(options.out / name / "tasks.jsonl")) for name in repos}
     check_enough([row["split"] for some in rows.values() for row in some])
     part(1)
     label(repos, rows, options, tell)

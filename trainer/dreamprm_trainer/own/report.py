@@ -122,9 +122,9 @@ def page(found: Row) -> str:
         )
     labels, spent = found["labels"], found["spent"]
     lines += [
-        f"- {found['policy']}: {labels['programs']:,} attempts at {labels['problems']:,} functions, {labels['passed']:,} "
-        f"of them right; {labels['labelled_steps']:,} steps with labels, {labels['rolled_out_steps']:,} of them from "
-        f"rollouts; {spent['minutes']:g} minutes, {spent['tokens']:,g} tokens",
+        f"- {found['policy']}: {labels['programs']:,} attempts at {labels['problems']:,} functions, "
+        f"{labels['passed']:,} of them right; {labels['labelled_steps']:,} steps with labels, "
+        f"{labels['rolled_out_steps']:,} of them from rollouts; {spent['minutes']:g} minutes, {spent['tokens']:,g} tokens",
         f"- trained on {_counted(found['train'])}",
         f"- the rule: {found['rule']}",
         "",
@@ -134,8 +134,8 @@ def page(found: Row) -> str:
         if found[key] is not None:
             lines += [f"## {title}", "", *_table(found[key]), ""]
     lines += [
-        "All of it on functions of the held-out part. Intervals are 95 %, paired bootstraps over functions; best-of-n is "
-        "an exact expectation.",
+        "All of it on functions of the held-out part. Intervals are 95 %, paired bootstraps over functions; best-of-n "
+        "is an exact expectation.",
         "",
     ]
     out = [(one["name"], one["why"]) for mined in found["repositories"].values() for one in mined["left_out"]]
