@@ -124,7 +124,8 @@ def page(found: Row) -> str:
     lines += [
         f"- {found['policy']}: {labels['programs']:,} attempts at {labels['problems']:,} functions, "
         f"{labels['passed']:,} of them right; {labels['labelled_steps']:,} steps with labels, "
-        f"{labels['rolled_out_steps']:,} of them from rollouts; {spent['minutes']:g} minutes, {spent['tokens']:,g} tokens",
+        f"{labels['rolled_out_steps']:,} of them from rollouts; {spent['minutes']:g} minutes, "
+        f"{spent['tokens']:,.0f} tokens",
         f"- trained on {_counted(found['train'])}",
         f"- the rule: {found['rule']}",
         "",
