@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -21,7 +20,7 @@ NAME = "repo"  # the command that `train` is without one
 class RepoOrCommand(TyperGroup):
     """What is no command is a repository: `train .` is `train repo .`. A folder called as a command is `./fit`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [NAME, *args]
         return super().parse_args(ctx, args)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dreamprm_cli.policy import Sampling
@@ -21,9 +21,10 @@ def own_seed(sampling: Sampling, text: str) -> Sampling:
 
 
 def draw(
-    problems: Sequence[Problem], continuer: Continuer, n: int, sampling: Sampling, done: set[tuple[str, int]]
+    problems: Iterable[Problem], continuer: Continuer, n: int, sampling: Sampling, done: set[tuple[str, int]]
 ) -> Iterator[Row]:
-    """Pool rows of all candidates (problem, 0..n-1) that are not in `done`, as they are finished."""
+    """Pool rows of all candidates (problem, 0..n-1) that are not in `done`, as they are finished; problems are
+    taken when there is room for them."""
     missing = ((problem, tuple(i for i in range(n) if (problem.id, i) not in done)) for problem in problems)
     beginnings = (
         Beginning(problem.id, problem, indices, own_seed(sampling, problem.id))
