@@ -92,7 +92,7 @@ def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     """What the figures keep of a report."""
     (mined,) = report["repositories"].values()
     counts = ("commit", "functions", "covered", "tests", "tasks", "with_killing_test", "negatives", "splits")
-    kept = ("labels", "spent", "seconds", "difference", "attempts_difference", "better", "why")
+    kept = ("labels", "spent", "seconds", "processor_seconds", "difference", "attempts_difference", "better", "why")
     return {
         **{key: mined[key] for key in counts},
         "left_out": len(mined["left_out"]),

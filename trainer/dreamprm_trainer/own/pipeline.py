@@ -55,14 +55,13 @@ def run(options: Options, tell: Tell) -> Row:
 
     Raises ProblemError where the repositories hold too little to learn from or to judge by.
     """
-    began = time.monotonic()
     repos = options.named()
     recipe, place = recipe_for(list(repos), options), place_of(options)
-    seconds: dict[str, float] = {}
+    clocks: list[tuple[float, float]] = []
 
     def part(number: int) -> None:
         tell(PartStarted(parts=PARTS, at=number))
-        seconds[PARTS[number]] = time.monotonic()
+        clocks.append((time.monotonic(), time.process_time()))
 
     part(0)
     mined = {name: mine(name, repo, options, tell) for name, repo in repos.items()}
@@ -74,8 +73,7 @@ def run(options: Options, tell: Tell) -> Row:
     fitted = fitting.fit(recipe, place, _without_end(tell))
     part(3)
     found = report.compare(recipe, place, options.prm, tell)
-    ends = [*list(seconds.values())[1:], time.monotonic()]
-    took = {name: round(end - start, 1) for (name, start), end in zip(seconds.items(), ends, strict=True)}
+    clocks.append((time.monotonic(), time.process_time()))
     whole: Row = {
         "repositories": {name: about(one) for name, one in mined.items()},
         "policy": options.policy,
@@ -86,7 +84,8 @@ def run(options: Options, tell: Tell) -> Row:
         "checkpoint": str(place.checkpoint),
         **found,
         "adopted_in": [],
-        "seconds": {**took, "all": round(time.monotonic() - began, 1)},
+        "seconds": _took([wall for wall, _ in clocks]),
+        "processor_seconds": _took([own for _, own in clocks]),
     }
     if found["better"] and options.adopt:
         kept = default.keep(place.checkpoint, options.out / "prm")
@@ -189,6 +188,12 @@ def place_of(options: Options) -> Place:
 
 def _spent(options: Options) -> Path:
     return options.out / "spent.json"
+
+
+def _took(clock: Sequence[float]) -> dict[str, float]:
+    """Of each part, in this run, and of all."""
+    each = {name: round(end - start, 1) for name, start, end in zip(PARTS, clock, clock[1:], strict=False)}
+    return {**each, "all": round(clock[-1] - clock[0], 1)}
 
 
 def _told(options: Options) -> Row | None:
