@@ -30,6 +30,7 @@ _ARGUMENTS = (
 )
 _MOST_TESTS = 60  # told of a function: those that exercise the fewest others
 _SHOWN = 300  # letters of a message
+_BUSY = 20.0  # times as long, at most, on a machine that has no time for it
 
 
 class Place:
@@ -140,19 +141,55 @@ def run(question: Mapping[str, Any]) -> dict[str, Any]:
             os._exit(1)
     os.close(write)
     try:
-        return _gathered(read, question["limit_s"], question.get("silent_s", question["limit_s"]))
+        limit_s = question["limit_s"]
+        return _gathered(read, Patience(limit_s, child), Patience(question.get("silent_s", limit_s), child))
     finally:
         os.close(read)
         _place.restore()
 
 
-def _gathered(read: int, limit_s: float, silent_s: float) -> dict[str, Any]:
+class Patience:
+    """So many seconds since it began, not counting those for which the process stood ready while others had the
+    processor: a busy machine does not make a program slow. It ends at `_BUSY` times as many by the clock."""
+
+    def __init__(
+        self,
+        limit_s: float,
+        process: int,
+        clock: Callable[[], float] = time.monotonic,
+        waited_s: Callable[[int], float] | None = None,
+    ) -> None:
+        self._limit_s, self._process = limit_s, process
+        self._clock, self._waited_s = clock, waited_s or _waited_s
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self._began, self._before = self._clock(), self._waited_s(self._process)
+
+    def left_s(self) -> float:
+        """None are left at 0 or below."""
+        spent = self._clock() - self._began
+        waited = self._waited_s(self._process) - self._before
+        return self._limit_s - max(spent - waited, spent / _BUSY)
+
+
+def _waited_s(process: int) -> float:
+    """How long the process has stood ready without a processor; 0 where the kernel does not say."""
+    try:
+        with open(f"/proc/{process}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def _gathered(read: int, whole: Patience, silence: Patience) -> dict[str, Any]:
     """What the child told, until it ends or its time does."""
     told: dict[str, Any] = {
         "ids": [], "errors": {}, "outcomes": {}, "details": {}, "seconds": {}, "ended": "died", "at": "", "code": -1,
         "said": "", "cover": {},
     }  # fmt: skip
-    for kind, value in _messages(read, limit_s, silent_s):
+    for kind, value in _messages(read, whole, silence):
         if kind == "ended":
             told["ended"] = value
         elif kind == "begin":
@@ -172,9 +209,8 @@ def _gathered(read: int, limit_s: float, silent_s: float) -> dict[str, Any]:
     return told
 
 
-def _messages(read: int, limit_s: float, silent_s: float) -> Iterator[tuple[str, Any]]:
+def _messages(read: int, whole: Patience, silence: Patience) -> Iterator[tuple[str, Any]]:
     data = bytearray()
-    deadline = time.monotonic() + limit_s
     poller = select.poll()
     poller.register(read, select.POLLIN)
     while True:
@@ -182,10 +218,14 @@ def _messages(read: int, limit_s: float, silent_s: float) -> Iterator[tuple[str,
             size = int.from_bytes(data[:4], "big")
             yield marshal.loads(bytes(data[4 : 4 + size]))
             del data[: 4 + size]
-        left_s = max(0.0, deadline - time.monotonic())
-        if not poller.poll(min(left_s, silent_s) * 1000):
-            yield "ended", "over" if left_s <= silent_s else "hung"
-            return
+        silence.begin()
+        while not poller.poll(max(0.0, min(whole.left_s(), silence.left_s())) * 1000):
+            if whole.left_s() <= 0:
+                yield "ended", "over"
+                return
+            if silence.left_s() <= 0:
+                yield "ended", "hung"
+                return
         part = os.read(read, 1 << 16)
         if not part:
             return
