@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
+# llama.cpp's AMX kernels die of an illegal instruction when gcc has built them (ggml-org/llama.cpp#26954).
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+NO_AMX := $(shell grep -qw amx_tile /proc/cpuinfo 2>/dev/null && $(CC) $(NO_AMX) -x c -fsyntax-only /dev/null 2>/dev/null && echo "$(NO_AMX)")
 
 .PHONY: help setup solve test lint bench experiments soak engine clean
 help:
@@ -24,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "== packages (llama-cpp-python is compiled: some minutes the first time)"
 	$(PIP) install --progress-bar on -c constraints.txt torch
-	CMAKE_BUILD_PARALLEL_LEVEL=$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)} \
+	CMAKE_BUILD_PARALLEL_LEVEL=$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)} CFLAGS="$$CFLAGS $(NO_AMX)" CXXFLAGS="$$CXXFLAGS $(NO_AMX)" \
 	  $(PIP) install --progress-bar on -c constraints.txt -e ".[all,dev]"
 	@touch $@
 

@@ -31,7 +31,11 @@ def library() -> Any:
 
 def load_model(lib: Any, path: Path) -> Any:
     """The model in a GGUF file, for `llama_model_free`; None when this llama.cpp cannot load it."""
-    return lib.llama_model_load_from_file(os.fsencode(path), lib.llama_model_default_params()) or None
+    settings = lib.llama_model_default_params()
+    if b"AMX_INT8 = 1" in lib.llama_print_system_info():
+        # Weights laid out for AMX go to kernels that can die of an illegal instruction (ggml-org/llama.cpp#26954).
+        settings.use_extra_bufts = False
+    return lib.llama_model_load_from_file(os.fsencode(path), settings) or None
 
 
 class Batch:

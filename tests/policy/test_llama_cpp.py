@@ -17,7 +17,7 @@ import tiny_model
 from writing import write
 
 from dreamprm_cli.errors import PolicyError
-from dreamprm_cli.models.llama_cpp import physical_cores
+from dreamprm_cli.models.llama_cpp import library, load_model, physical_cores
 from dreamprm_cli.policy import Sampling
 from dreamprm_cli.policy.llama_cpp import LlamaCppPolicy
 from dreamprm_cli.prompts import Prompt
@@ -30,6 +30,33 @@ WARM = Sampling(temperature=1.0, top_p=0.95, max_tokens=24, seed=3)
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.write_gguf(tmp_path_factory.mktemp("noise") / "noise.gguf", tiny_model.noise())
+
+
+class Built:
+    """llama.cpp as it is, but built for AMX or not; `laid_out` says how its last model was loaded."""
+
+    def __init__(self, amx: bool) -> None:
+        self._info = b"AVX512 = 1 | AMX_INT8 = 1 | " if amx else b"AVX512 = 1 | "
+        self.laid_out: bool | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(library(), name)
+
+    def llama_print_system_info(self) -> bytes:
+        return self._info
+
+    def llama_model_load_from_file(self, path: bytes, settings: object) -> object:
+        self.laid_out = settings.use_extra_bufts
+        return library().llama_model_load_from_file(path, settings)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_weights_are_not_laid_out_for_amx(noise: Path, amx: bool) -> None:
+    built = Built(amx)
+    model = load_model(built, noise)
+    assert model
+    library().llama_model_free(model)
+    assert built.laid_out is not amx
 
 
 @pytest.fixture
