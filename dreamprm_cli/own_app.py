@@ -68,10 +68,11 @@ def own(
         from dreamprm_trainer.budget import Budget
         from dreamprm_trainer.own.estimate import estimate
         from dreamprm_trainer.own.options import Options, name_of
-        from dreamprm_trainer.own.pipeline import run
+        from dreamprm_trainer.own.pipeline import fetch, run
     except ImportError as error:
         raise SandboxUnavailable(f"training needs {error.name}", "pip install 'dreamprm[all]'") from None
     from dreamprm_cli.events import SCHEMA_VERSION
+    from dreamprm_cli.view.progress import download_bar
     from dreamprm_cli.view.training import TrainingView
 
     name = "+".join(dict.fromkeys(name_of(repo) for repo in repos))
@@ -87,6 +88,8 @@ def own(
         else:
             print_text(_estimated(found))
         return
+    with download_bar(stderr(), quiet=quiet) as progress:
+        fetch(asked, progress)
     with TrainingView(stderr(), title=f"train · {name}", quiet=quiet) as view:
         found = run(asked, view.update)
     if json_:

@@ -153,6 +153,8 @@ def test_a_repository_with_nothing_to_mine_is_one_line(make: Make, files: dict[s
         ([".", "--budget", "10"], 2, "no budget '10'"),
         (["--split", "size", "."], 2, "no split 'size'"),
         ([".", "--engine", "ray"], 2, "no engine 'ray'"),
+        ([".", "--policy", "gguf:nowhere.gguf"], 1, "nowhere.gguf"),
+        ([".", "--prm", "nowhere"], 1, "no PRM checkpoint 'nowhere'"),
         (["--help"], 0, "REPO"),
         (["mine", "--help"], 0, "tasks.jsonl"),
         (["repo", "--help"], 0, "--dry-run"),

@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamprm_cli.errors import ProblemError
-from dreamprm_cli.models import cache_dir
+from dreamprm_cli.models import Report, cache_dir
 from dreamprm_cli.policy import Sampling
+from dreamprm_cli.prm.source import locate_backbone
 from dreamprm_cli.training import (
     PartStarted,
     Progressed,
@@ -32,6 +33,7 @@ from dreamprm_cli.training import (
 )
 from dreamprm_trainer import fitting
 from dreamprm_trainer.budget import Meter
+from dreamprm_trainer.checkpoint import start_head
 from dreamprm_trainer.continuation import Continuer
 from dreamprm_trainer.data import Source
 from dreamprm_trainer.engine import open_engine
@@ -94,6 +96,17 @@ def run(options: Options, tell: Tell) -> Row:
     report.write(whole, options.out)
     tell(TrainingFinished(checkpoint=whole["checkpoint"]))
     return whole
+
+
+def fetch(options: Options, report: Report | None = None) -> None:
+    """What is needed from elsewhere, and a PRM to start from that this can go on with: told before hours of labelling.
+
+    Raises ModelError, CheckpointError."""
+    recipe = recipe_for(["repository"], options)
+    locate_backbone(recipe.backbone, report=report)
+    if options.engine == "batched":
+        locate_backbone(options.policy, report=report)
+    start_head(recipe)
 
 
 def mine(name: str, repo: Path, options: Options, tell: Tell) -> Row:
