@@ -36,12 +36,14 @@ class PartStarted(TrainingEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted(TrainingEvent):
-    """A part of the work begins, of `total` units (0: not known); `done` of them were there before."""
+    """A part of the work begins, of `total` units (0: not known); `done` of them were there before. most_s: it takes no
+    longer than that, whatever is done by then."""
 
     stage: str
     unit: str
     total: int
     done: int = 0
+    most_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

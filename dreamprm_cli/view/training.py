@@ -46,8 +46,8 @@ class TrainingState:
     """What is to be seen of a training at `t` seconds.
 
     parts: of a training that has several, the one at index `part` is under way. began: when the stage did; before:
-    units done when it did. loss, validation, moved: curves over units of the stage `drawn`; best: the lowest point of
-    `validation`.
+    units done when it did; most_s: how long it takes at most. loss, validation, moved: curves over units of the stage
+    `drawn`; best: the lowest point of `validation`.
     """
 
     t: float = 0.0
@@ -61,6 +61,7 @@ class TrainingState:
     done: int = 0
     began: float = 0.0
     before: int = 0
+    most_s: float = math.inf
     tokens: int = 0
     loss: Curve = ()
     validation: Curve = ()
@@ -81,8 +82,10 @@ class TrainingState:
 
     def left_s(self, now: float) -> float | None:
         """Seconds to the end of the stage at its pace so far; None when that cannot be told."""
-        made, missing = self.done - self.before, self.total - self.done
-        return (now - self.began) / made * missing if made > 0 and missing >= 0 and self.total else None
+        made, missing, spent = self.done - self.before, self.total - self.done, now - self.began
+        if made <= 0 or missing < 0 or not self.total:
+            return None
+        return min(spent / made * missing, max(0.0, self.most_s - spent))
 
 
 def fold(state: TrainingState, event: tr.TrainingEvent, t: float) -> TrainingState:
@@ -100,7 +103,7 @@ def fold(state: TrainingState, event: tr.TrainingEvent, t: float) -> TrainingSta
         case tr.StageStarted():
             return replace(
                 state, stage=event.stage, unit=event.unit, total=event.total, done=event.done, before=event.done,
-                began=state.t, tokens=0,
+                began=state.t, tokens=0, most_s=event.most_s,
             )  # fmt: skip
         case tr.Progressed():
             state = replace(state, done=event.done, tokens=event.tokens)

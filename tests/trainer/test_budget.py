@@ -44,6 +44,8 @@ def test_minutes_pass_by_themselves():
     meter = Meter(Budget.parse("2m"), clock=lambda: now[0])
     now[0] = 119.0
     assert meter.allows()
+    assert meter.left_s() == pytest.approx(1.0)
+    assert Meter(Budget.parse("9-rollouts")).left_s() == float("inf")
     now[0] = 121.0
     assert not meter.allows()
 

@@ -103,6 +103,13 @@ def test_pace_is_that_of_the_stage_since_it_began() -> None:
     assert fold(unknown, tr.Progressed(done=9, loss=0.5), 2.0).left_s(3.0) is None
 
 
+def test_a_budget_bounds_the_time_that_is_left() -> None:
+    began = state([tr.StageStarted(stage="sample", unit="programs", total=100, most_s=60.0)], seconds=5.0)
+    now = fold(began, tr.Progressed(done=10), 25.0)  # 180 seconds at this pace
+    assert now.left_s(25.0) == 40.0
+    assert now.left_s(90.0) == 0.0
+
+
 def test_curves_stay_until_another_stage_has_its_own() -> None:
     after = fold(halfway(), tr.StageStarted(stage="sources left out", unit="refits", total=9), 11.0)
     kept = fold(after, tr.Progressed(done=1), 12.0)

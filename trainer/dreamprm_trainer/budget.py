@@ -69,6 +69,11 @@ class Meter:
             scratch.write_text(json.dumps(self.spent), encoding="utf-8")
             scratch.replace(self._path)
 
+    def left_s(self, share: float = 1.0) -> float:
+        """Of that share of a budget of minutes; without end for another."""
+        minutes = share * self.budget.amount - self.spent["minutes"]
+        return max(0.0, minutes * 60) if self.budget.unit == "minutes" else math.inf
+
     def allows(self, share: float = 1.0) -> bool:
         """Whether less than that share of the budget is spent."""
         self.add()

@@ -100,7 +100,7 @@ def roll_out_programs(
     with journal:
         tokens = 0
         drawn = Counter(row["prefix"] for row in known)
-        tell(StageStarted(stage="roll out", unit="prefixes", total=len(wanted)))
+        tell(StageStarted(stage="roll out", unit="prefixes", total=len(wanted), most_s=meter.left_s()))
         ahead = (one for one in prefixes if one.key in begun or meter.allows())
         for tally in roll_out(ahead, continuer, judge, plan, sampling, journal, known):
             tallies[tally.prefix.key] = tally

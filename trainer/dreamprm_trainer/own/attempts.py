@@ -76,7 +76,8 @@ class Attempts:
             kept = [row for row in kept if row["sample"] < self.n]
             done = {(row["task_id"], row["sample"]) for row in kept}
             there = sum(index < n for _, index in done)
-            tell(StageStarted(stage="sample", unit="programs", total=len(order) * n, done=there))
+            most_s = meter.left_s(FOR_PROGRAMS)
+            tell(StageStarted(stage="sample", unit="programs", total=len(order) * n, done=there, most_s=most_s))
             tokens = 0
             for row in draw(_affordable(order, meter), continuer, n, self.sampling, done):
                 append(journal, row)
