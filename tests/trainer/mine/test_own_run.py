@@ -63,15 +63,14 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*DREAMPRM, "train", *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def killed(arguments: list[str], when: Callable[[], bool]) -> None:
+def killed(arguments: list[str], log: Path, when: Callable[[], bool]) -> None:
     """Start the command and end it by `kill -9`, with all it started, once that is so."""
-    process = subprocess.Popen(
-        [*DREAMPRM, "train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    until = time.monotonic() + 300
+    with log.open("wb") as said:
+        process = subprocess.Popen([*DREAMPRM, "train", *arguments], stdout=said, stderr=said, start_new_session=True)
+    until = time.monotonic() + 600
     while not when():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < until
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -94,9 +93,9 @@ def test_a_small_repository_from_mining_to_the_gate(make: Make, tmp_path: Path) 
 
     arguments = [str(repo), "--out", str(out), "--json", *OPTIONS]
     mined, programs = out / "project" / "runs.jsonl", out / "project" / "programs.jsonl"
-    killed(arguments, lambda: rows(mined) >= 4)
+    killed(arguments, tmp_path / "log", lambda: rows(mined) >= 4)
     kept = mined.read_bytes()
-    killed(arguments, lambda: rows(programs) >= 3)
+    killed(arguments, tmp_path / "log", lambda: rows(programs) >= 3)
     assert mined.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     first = read_jsonl(mined)
     assert len(first) == 1 + 16  # the suite once, and each function once
