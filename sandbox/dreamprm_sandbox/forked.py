@@ -30,7 +30,7 @@ _ARGUMENTS = (
 )
 _MOST_TESTS = 60  # told of a function: those that exercise the fewest others
 _SHOWN = 300  # letters of a message
-_BUSY = 20.0  # times as long, at most, on a machine that has no time for it
+_BUSY = 6.0  # times as long, at most, on a machine that has no time for it
 
 
 class Place:
