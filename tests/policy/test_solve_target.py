@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import Exchange, Serve
@@ -113,7 +114,7 @@ def solve(serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_the_program_that_passes_is_offered_as_a_diff_and_applied(solve: Solve, repo: Path) -> None:
     code, out, err = solve([POOR, ELSE, GOOD], "--repo", ".", "--target", "project/sums.py::total")
     assert code == 0, err
-    assert "2 tests exercise total, 2 of them fail now" in err
+    assert "2 tests exercise total; 2 fail now" in err
     assert "nothing is written" in err
     assert (repo / "project" / "sums.py").read_bytes() == MODULE.encode()
     assert git(repo, "status", "--porcelain") == " M tests/test_sums.py\n"
@@ -142,7 +143,7 @@ def test_a_method_that_no_program_mends_stays_as_it_is(solve: Solve, repo: Path)
     wrong = "class Counter:\n    def add(self, step):\n        self.count -= step\n        return self.count\n"
     code, out, err = solve([wrong], "--target", "project/sums.py::Counter.add", "--apply")
     assert code == 3, err
-    assert "2 tests exercise Counter.add, 1 of them fail now" in err
+    assert "2 tests exercise Counter.add; 1 fail now" in err
     assert "no program passes the tests: nothing is written" in err
     assert "+        self.count -= step" in out
     assert (repo / "project" / "sums.py").read_bytes() == MODULE.encode()
@@ -158,7 +159,7 @@ def test_a_function_that_is_not_there_yet_is_written_where_its_tests_look_for_it
     program = "from statistics import fmean\n\n\ndef mean(values):\n    return fmean(values)\n"
     code, _, err = solve([program], "--target", "project/sums.py::mean", "--apply", str(problem))
     assert code == 0, err
-    assert "1 tests exercise mean" in err
+    assert "1 test exercises mean; 1 fail now" in err
     text = (repo / "project" / "sums.py").read_bytes().decode()
     assert text.endswith("\r\n\r\n\r\ndef mean(values):\r\n    return fmean(values)\r\n")
     assert "\r\nfrom statistics import fmean\r\n" in text
@@ -193,6 +194,24 @@ def test_a_repository_without_tests_says_so(solve: Solve, repo: Path) -> None:
     assert code == 0, err
     assert "holds no tests: the rewards alone decide" in err
     assert "+    return sum(values)" in out
+
+
+@pytest.mark.model
+def test_a_real_model_writes_into_its_place(repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    options = ["--policy", "qwen2.5-coder-0.5b", "--prm", "none", "-n", "1", "--max-tokens", "80", "--no-sandbox"]
+    arguments = ["dreamprm", "solve", *options, "--target", "project/sums.py::total", "--json"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert not end.value.code
+    target = json.loads(capsys.readouterr().out)["target"]
+    assert (target["candidate"], target["applied"]) == (0, False)
+    git(repo, "apply", str(repo / target["diff_file"]))
+    before, after = MODULE.encode(), (repo / "project" / "sums.py").read_bytes()
+    cut = before.index(b"\r\n\r\n\r\nclass")
+    assert after != before
+    assert after.startswith(before[:cut])
+    assert after.endswith(before[cut:])
 
 
 @pytest.mark.parametrize(

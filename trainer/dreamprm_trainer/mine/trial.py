@@ -128,9 +128,10 @@ def _mapped(
     if not found.seconds:
         say(f"no test exercises {target.function.qualname}: the rewards alone decide")
         return {}
-    number = f"{len(found.seconds)} of " if found.number > len(found.seconds) else ""
-    failing = f", {len(found.failing)} of them fail now" if found.failing else ""
-    say(f"{number}{found.number} tests exercise {target.function.qualname}{failing}")
+    some = f"the {len(found.seconds)} most telling of " if found.number > len(found.seconds) else ""
+    exercise = "test exercises" if found.number == 1 else "tests exercise"
+    failing = f"; {len(found.failing)} fail now" if found.failing else ""
+    say(f"{some}{found.number} {exercise} {target.function.qualname}{failing}")
     return {"key": where.key, "seconds": dict(found.seconds), "failing": dict(found.failing), "number": found.number}
 
 
