@@ -187,6 +187,28 @@ def test_without_tests_the_rewards_decide_and_a_changed_file_is_not_written(solv
     assert place.read_bytes() == spoil
 
 
+def test_a_resumed_run_offers_its_diff_again_unless_the_file_has_changed(
+    solve: Solve, repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = solve([GOOD], "--target", "project/sums.py::total", "--no-sandbox")
+    assert code == 0, err
+    monkeypatch.setattr(sys, "argv", ["dreamprm", "resume", "last"])
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert not end.value.code
+    assert capsys.readouterr().out == out
+    (repo / "project" / "sums.py").write_text("x = 1\n")
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert end.value.code == 42
+    assert "no function total" in capsys.readouterr().err
+    (repo / "project" / "sums.py").write_text("def total(values):\n    return 1\n")
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert end.value.code == 42
+    assert "changed since the run began" in capsys.readouterr().err
+
+
 @pytest.mark.docker
 def test_a_repository_without_tests_says_so(solve: Solve, repo: Path) -> None:
     (repo / "tests" / "test_sums.py").unlink()
