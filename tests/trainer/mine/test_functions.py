@@ -6,6 +6,7 @@ import ast
 
 import pytest
 
+from dreamprm_trainer.mine import tasks
 from dreamprm_trainer.mine.functions import Function, Module, Unreadable, at_margin, module, texts, with_code
 from dreamprm_trainer.mine.statement import Surroundings, context
 
@@ -167,3 +168,14 @@ def test_the_statement_says_what_is_around() -> None:
     assert "return 1 + first(2)  # caller" in text
     assert "first(3)" not in text
     assert "class Shape:\n    side: int\n    def __init__(self, side):" in text
+
+
+def test_a_fence_in_a_docstring_does_not_end_an_answer_that_repeats_it() -> None:
+    code = 'def f(x):\n    """Do.\n\n    ```pycon\n    >>> f(1)\n    ```\n    """\n    return x\n'
+    found = module("a.py", code.encode())
+    parts = {one.id: "train" for one in found.functions}
+    row = next(iter(tasks.rows(tasks.Source("p", "0" * 40), {"a.py": found}, found.functions, parts, {}, None)))
+    assert "~~~pycon" in row["starter_code"]
+    for key in ("statement", "starter_code", "context"):
+        assert "```pycon" not in row[key]
+    assert "```pycon" in row["canonical"]

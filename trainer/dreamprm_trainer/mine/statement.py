@@ -15,7 +15,7 @@ def statement(function: Function, callers: Sequence[tuple[str, str]], types: Seq
     """The task's text. callers: (function, line of the call); types: classes that the signature names, and its own."""
     kind = "method" if function.owner else "function"
     parts = [f"Write the {kind} `{function.qualname}` of `{function.path}`."]
-    parts.append(function.docstring or "Its name, its signature and what surrounds it say what it does.")
+    parts.append(unfenced(function.docstring) or "Its name, its signature and what surrounds it say what it does.")
     if types:
         parts.append("Types around it:\n" + _fenced("\n\n".join(one.outline for one in types[:_MOST_TYPES])))
     if callers:
@@ -24,8 +24,13 @@ def statement(function: Function, callers: Sequence[tuple[str, str]], types: Seq
     return "\n\n".join(parts)
 
 
+def unfenced(text: str) -> str:
+    """Code fences in the text of another shape: a policy that repeats a docstring would end its answer with it."""
+    return text.replace("```", "~~~")
+
+
 def _fenced(code: str) -> str:
-    return f"```python\n{code}\n```"
+    return f"```python\n{unfenced(code)}\n```"
 
 
 class Surroundings:
@@ -86,7 +91,7 @@ def context(module: Module, function: Function, hidden: Callable[[Function], boo
             here = sum(map(len, parts))
         parts.append(bodies[one] if one in shown else f"{_margin(module, one)}...\n")
         at = one.last_line
-    text = "".join([*parts, *module.lines[at:]])
+    text = unfenced("".join([*parts, *module.lines[at:]]))
     if len(text) <= _CONTEXT:
         return text
     start = text.rfind("\n", 0, max(0, min(here - _CONTEXT * 2 // 3, len(text) - _CONTEXT))) + 1

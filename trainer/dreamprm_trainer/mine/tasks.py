@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dreamprm_trainer.mine.functions import Function, Module
 from dreamprm_trainer.mine.split import Split
-from dreamprm_trainer.mine.statement import Surroundings, context
+from dreamprm_trainer.mine.statement import Surroundings, context, unfenced
 from dreamprm_trainer.problems import Row
 
 
@@ -47,7 +47,7 @@ def rows(
             "task_id": f"{source.name}:{function.id}",
             "title": function.qualname,
             "statement": around.statement(function, lambda other: not hidden(other)),
-            "starter_code": function.head,
+            "starter_code": unfenced(function.head),
             "entry_point": ".".join(function.qualname.split(".")[-2:]),
             "tests": {"kind": "repository", "n": len(ids), "ids": ids} if ids else {"kind": "none", "n": 0},
             "canonical": function.source,
