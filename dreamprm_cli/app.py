@@ -168,7 +168,8 @@ def solve(
             "n": n, "policy": policy, "prm": prm, "prm_engine": prm_engine, "aggregation": aggregation,
             "temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "base_url": base_url,
             "reasoning_effort": reasoning_effort,
-        }
+        },
+        repo,
     )  # fmt: skip
     _one_format(json_, jsonl)
     _check_places(out, Path(settings.runs_dir))

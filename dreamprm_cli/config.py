@@ -66,14 +66,15 @@ _TYPES: dict[str, type] = {
 }
 
 
-def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
-    """The settings in force here. `overrides` are the flags; None means that a flag was not given.
+def load_settings(overrides: Mapping[str, object] | None = None, project: Path | None = None) -> Settings:
+    """The settings in force in the folder `project` (this one). `overrides` are the flags; None means that a flag was
+    not given.
 
     Raises ConfigError for an unknown key, a wrong type or a value out of range, naming the file, variable or flag.
     """
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for source, found in _sources(overrides or {}):
+    for source, found in _sources(overrides or {}, project or Path.cwd()):
         for key, value in found.items():
             values[key], origin[key] = value, source
     return Settings(**values, origin=origin)
@@ -111,13 +112,13 @@ def settings_from_json(row: Mapping[str, Any]) -> Settings:
     return Settings(**{key: _value(key, value, f"recorded setting {key}") for key, value in known.items()})
 
 
-def _sources(overrides: Mapping[str, object]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _sources(overrides: Mapping[str, object], project: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where settings come from, weakest first."""
     user = _user_file()
     if user.is_file():
         yield str(user), _checked(_read_toml(user), str(user))
-    if (project := _project_table()) is not None:
-        file, table = project
+    if (found_at := _project_table(project.absolute())) is not None:
+        file, table = found_at
         # What mining reads of the project's file, and nothing else does.
         found = _checked({key: value for key, value in table.items() if key != "sandbox"}, str(file))
         if "runs_dir" in found:  # a path in a file is meant from where the file is
@@ -136,8 +137,7 @@ def _user_file() -> Path:
     return platformdirs.user_config_path("dreamprm") / "config.toml"
 
 
-def _project_table() -> tuple[Path, Mapping[str, Any]] | None:
-    here = Path.cwd()
+def _project_table(here: Path) -> tuple[Path, Mapping[str, Any]] | None:
     for folder in (here, *here.parents):
         if (own := folder / "dreamprm.toml").is_file():
             return own, _read_toml(own)

@@ -64,6 +64,16 @@ def test_the_nearest_project_file_counts(place, monkeypatch):
     assert (load_settings().n, load_settings().seed) == (5, 0)
 
 
+def test_another_folders_project_file_counts_when_it_is_asked_for(place, tmp_path):
+    (place / "dreamprm.toml").write_text("n = 3\n")
+    other = tmp_path / "other"
+    (other / "own").mkdir(parents=True)
+    (other / "own" / "dreamprm.json").touch()
+    (other / "dreamprm.toml").write_text('prm = "own"\n')
+    settings = load_settings({}, other)
+    assert (settings.n, settings.prm) == (8, str(other / "own"))
+
+
 def test_what_mining_reads_of_a_project_file_is_none_of_the_settings(place):
     (place / "dreamprm.toml").write_text('n = 3\n[sandbox]\nrequirements = ["a"]\n')
     assert load_settings().n == 3
