@@ -272,7 +272,7 @@ def remote_check(policy: str, base_url: str | None, environ: Mapping[str, str]) 
     url = base_url or environ.get("OPENAI_BASE_URL")
     key = environ.get("OPENAI_API_KEY")
     if not key and not url:
-        needed = policy.startswith("openai:")
+        needed = policy.startswith(("openai:", "vllm+openai:"))
         fix = "export OPENAI_API_KEY=..., or OPENAI_BASE_URL of your own server" + ("" if needed else " (optional)")
         return Check("remote policy", "missing", "no OPENAI_API_KEY, no OPENAI_BASE_URL", fix)
     return Check(

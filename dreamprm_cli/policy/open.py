@@ -1,4 +1,4 @@
-"""From what a user types (`gguf:PATH`, `hf:ORG/NAME`, `openai:NAME`, a registry name) to an open Policy."""
+"""From what a user types (`gguf:PATH`, `hf:ORG/NAME`, `vllm:NAME`, `openai:NAME`, a registry name) to a Policy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dreamprm_cli.models import REGISTRY, ModelInfo, Report, ensure
 from dreamprm_cli.models.fetch import snapshot
 from dreamprm_cli.policy import Policy
 
-Kind = Literal["gguf", "hf", "vllm", "openai", "registry"]
-_KINDS: dict[str, Kind] = {"gguf": "gguf", "hf": "hf", "vllm": "vllm", "openai": "openai"}
-_FORMS = "gguf:PATH, hf:ORG/NAME, openai:NAME"
+Kind = Literal["gguf", "hf", "vllm", "openai", "vllm+openai", "registry"]
+_KINDS: dict[str, Kind] = {kind: kind for kind in ("gguf", "hf", "vllm", "openai", "vllm+openai")}
+_FORMS = "gguf:PATH, hf:ORG/NAME, vllm:NAME, openai:NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +53,22 @@ def open_policy(
 ) -> Policy:
     """Open the policy that `spec` names, fetching its model first where the registry knows it.
 
-    base_url, reasoning_effort, price: of an `openai:` policy (see RemotePolicy). device: of an `hf:` policy. Others
+    base_url, reasoning_effort, price: of a policy on a server (see RemotePolicy). device: of an `hf:` policy. Others
     ignore them. options: further arguments of the engine's constructor.
     Raises ConfigError (no such name or file), ModelError (it cannot be fetched), PolicyError (it does not open).
     """
     chosen = resolve_policy_spec(spec)
-    if chosen.kind == "openai":
+    if chosen.kind in ("openai", "vllm+openai"):
         from dreamprm_cli.policy.remote import RemotePolicy
 
         return RemotePolicy(
-            chosen.target, base_url=base_url, reasoning_effort=reasoning_effort, price=price, **options
+            chosen.target, base_url=base_url, reasoning_effort=reasoning_effort, price=price,
+            continues=chosen.kind == "vllm+openai", **options,
         )  # fmt: skip
     if chosen.kind == "vllm":
-        raise PolicyError(
-            "policies of the form vllm:NAME are not yet supported",
-            f"start `vllm serve {chosen.target}` and use openai:{chosen.target} with --base-url, or hf:{chosen.target}",
-        )
+        from dreamprm_cli.policy.vllm import VllmPolicy
+
+        return VllmPolicy(_vllm_model(chosen.target, progress), name=spec, **options)
     if chosen.kind == "hf":
         return _transformers(_hub_folder(chosen.target, spec, progress), spec, device, options)
     path = ensure(spec, progress) if chosen.kind == "registry" else Path(chosen.target).expanduser()
@@ -87,6 +87,19 @@ def _hub_folder(target: str, spec: str, progress: Report | None) -> str:
         return str(Path(target).expanduser())
     info = ModelInfo(name=spec, repo=target, licence="unknown")
     return str(snapshot(info, progress or (lambda _: None)))
+
+
+def _vllm_model(target: str, progress: Report | None) -> str:
+    """What vLLM opens: the folder that a GGUF file is written out to, a folder, or a name for it to fetch."""
+    from dreamprm_cli.prm.source import is_gguf, locate_causal
+
+    if target not in REGISTRY and not is_gguf(target):
+        folder = Path(target).expanduser()
+        return str(folder) if folder.is_dir() else target
+    try:
+        return str(locate_causal(target, report=progress))
+    except ImportError as error:
+        raise PolicyError(f"vllm:{target} needs {error.name}", "pip install 'dreamprm[vllm]'") from None
 
 
 def _transformers(target: str, spec: str, device: str | None, options: dict[str, Any]) -> Policy:

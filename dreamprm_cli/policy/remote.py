@@ -1,4 +1,4 @@
-"""`openai:MODEL`: a model behind any server that speaks the OpenAI chat protocol.
+"""`openai:MODEL`: a model behind any server that speaks the OpenAI chat protocol; `vllm+openai:MODEL`: behind vLLM's.
 
 One streaming request per candidate, several at once (`n` is never sent: servers ignore it). What a server refuses
 of the optional parameters is left out from then on and listed in `refused`; what may pass (429, 5xx, no
@@ -7,6 +7,9 @@ back, so a stream that breaks after that ends its candidate with finish_reason "
 
 An answer is over when its program is: where the model goes on to explain after the closing fence, its stream is cut,
 so that nobody waits and pays for words that are not read. What was used up to there is counted as it arrived.
+
+vLLM's server goes on from a given text, as a local engine does, so it can write rollouts; and it ends an answer at the
+closing fence by itself.
 
 A llama-cpp-python server cuts off the answer it is giving when another request comes, unless it was started with
 `--interrupt_requests false`: use `concurrency=1` where it was not.
@@ -23,7 +26,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +35,7 @@ from dreamprm_cli.errors import PolicyError
 from dreamprm_cli.fence import FenceExtractor
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
 from dreamprm_cli.policy.faults import Failure, broken_stream, judge, refused_options
+from dreamprm_cli.policy.stopping import FenceStop
 from dreamprm_cli.prompts import Prompt
 from dreamprm_cli.types import FinishReason, Usage
 
@@ -40,6 +44,12 @@ _NO_KEY = "none"  # the client insists on a key; servers of one's own do not
 _MAX_BACKOFF_S = 20.0
 _TAIL_S = 5.0  # how long to wait for the usage numbers once the answer is complete
 _AFTERWORD = 4  # tokens after the closing fence that are waited for: most answers end there, and tell their usage
+_CONTINUE = {
+    "add_generation_prompt": False,
+    "continue_final_message": True,
+    "stop": ["\n```"],
+    "include_stop_str_in_output": True,
+}
 _SECRETS = re.compile(r"\bsk-[\w*.-]+|(?i:\bbearer\s+\S+)")
 
 
@@ -51,12 +61,11 @@ class RemotePolicy:
     timeout_s:   longest silence: to the first chunk, and between chunks. Keep-alive comments are silence.
     retries:     further attempts per candidate, `backoff_s` (doubling, with jitter) or Retry-After apart.
     price:       US dollars per million tokens, (input, output); without it the cost is unknown.
+    continues:   the server is vLLM's: answers go on from `prompt.prefill`.
     refused:     optional parameters this server has been found to refuse.
 
     Raises PolicyError for a missing key or an unusable URL. No message ever holds the key.
     """
-
-    prefills = False
 
     def __init__(
         self,
@@ -69,9 +78,11 @@ class RemotePolicy:
         timeout_s: float = 300.0,
         retries: int = 4,
         price: tuple[float, float] | None = None,
+        continues: bool = False,
         backoff_s: float = 0.5,
     ) -> None:
-        self.name = f"openai:{model}"
+        self.name = f"vllm+openai:{model}" if continues else f"openai:{model}"
+        self.prefills = continues
         self.refused: frozenset[str] = frozenset()
         self._model = model
         url = (base_url or os.environ.get("OPENAI_BASE_URL") or "").strip()
@@ -86,7 +97,9 @@ class RemotePolicy:
         self._url, self._shown_url, self._local = _check_url(url or _OFFICIAL_URL)
         self._key = key or _NO_KEY
         # Not by the client's own parameter: that came later than the versions we support.
-        self._extra = None if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
+        self._extra: dict[str, Any] = {} if reasoning_effort is None else {"reasoning_effort": reasoning_effort}
+        if continues:
+            self._extra |= _CONTINUE
         self._concurrency = max(1, concurrency)
         self._timeout_s = timeout_s
         self._retries = retries
@@ -161,7 +174,11 @@ class RemotePolicy:
             timeout=openai.Timeout(self._timeout_s, connect=min(10.0, self._timeout_s)),
             http_client=http_client,
         )
-        call = _Call(client, prompt.messages, sampling, emit, wave=min(self._concurrency, len(indices)))
+        messages, prefill = prompt.messages, None
+        if self.prefills:
+            prefill = prompt.prefill
+            messages = [*messages, {"role": "assistant", "content": prefill}]
+        call = _Call(client, messages, prefill, sampling, emit, wave=min(self._concurrency, len(indices)))
         waiting = iter(indices)
 
         async def work() -> None:
@@ -181,7 +198,7 @@ class RemotePolicy:
         """One candidate, from its first attempt to the delta with its finish reason."""
         attempt = 0
         while True:
-            answer = _Answer(index)
+            answer = _Answer(index, _Ending(call.prefill))
             try:
                 await self._read(call, answer)
             except broken_stream() as error:
@@ -196,7 +213,7 @@ class RemotePolicy:
                 break
             await asyncio.sleep(self._pause_s(attempt, failure.retry_after_s))
             attempt += 1
-        call.emit(Delta(index, "", 0.0, 0, answer.finish_reason))
+        call.emit(Delta(index, answer.ending.rest(), 0.0, 0, answer.finish_reason))
 
     def _pause_s(self, attempt: int, retry_after_s: float | None) -> float:
         """Random, so that requests which failed together do not come back together."""
@@ -233,7 +250,7 @@ class RemotePolicy:
                     self._input_tokens += usage[0]
                     self._output_tokens += usage[1] - answer.tokens
                     call.prompt_tokens = usage[0]
-                elif answer.program.done:
+                elif answer.ending.seen:
                     call.cut += 1
         if not answer.over:
             raise ConnectionError("the stream ended before the answer did")
@@ -285,14 +302,13 @@ class RemotePolicy:
             answer.emitted = True
             answer.tokens += tokens
             self._output_tokens += tokens
-            call.emit(Delta(answer.index, text, logprob, tokens))
-            answer.program.feed(text)
-        if answer.program.done:
+            call.emit(Delta(answer.index, answer.ending.feed(text), logprob, tokens))
+        if answer.ending.seen:
             answer.finish_reason = "stop"
             answer.enough = min(answer.enough, answer.tokens + _AFTERWORD)
         if finish_reason is not None:
             answer.complete = True
-            answer.finish_reason = "stop" if answer.program.done else finish_reason
+            answer.finish_reason = "stop" if answer.ending.seen else finish_reason
         call.served |= answer.emitted or answer.complete
 
     def _presentable(self, text: str) -> str:
@@ -308,6 +324,7 @@ class _Call:
 
     client: Any
     messages: list[dict[str, str]]
+    prefill: str | None  # what the answer goes on from
     sampling: Sampling
     emit: Callable[[Delta], None]
     wave: int  # requests that start at once
@@ -322,18 +339,42 @@ class _Answer:
     """One attempt at one candidate."""
 
     index: int
+    ending: _Ending
     opened: bool = False
     emitted: bool = False
     complete: bool = False  # the server has given a finish reason
     finish_reason: FinishReason = "error"
     tokens: int = 0
     enough: float = math.inf  # tokens at which reading stops
-    program: FenceExtractor = field(default_factory=lambda: FenceExtractor(prefilled=False))  # knows where it ends
 
     @property
     def over(self) -> bool:
         """Nothing of the program is to come."""
-        return self.complete or self.program.done
+        return self.complete or self.ending.seen
+
+
+class _Ending:
+    """Where an answer's program ends: of one that goes on from `prefill` the fence is not handed out; of one that is
+    given afresh everything is, up to where reading stops."""
+
+    def __init__(self, prefill: str | None) -> None:
+        self._fence = None if prefill is None else FenceStop(prefill)
+        self._program = FenceExtractor(prefilled=False)
+
+    @property
+    def seen(self) -> bool:
+        return self._program.done if self._fence is None else self._fence.stopped
+
+    def feed(self, text: str) -> str:
+        """What of it to hand out."""
+        if self._fence is not None:
+            return self._fence.feed(text)
+        self._program.feed(text)
+        return text
+
+    def rest(self) -> str:
+        """What was held back, once no more comes."""
+        return "" if self._fence is None else self._fence.finish()
 
 
 def _check_url(url: str) -> tuple[str, str, bool]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dreamprm_cli.errors import PolicyError
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
 from dreamprm_cli.policy.stopping import FenceStop
+from dreamprm_cli.policy.tokens import prompt_tokens
 from dreamprm_cli.prompts import Prompt
 from dreamprm_cli.types import FinishReason, Usage
 
@@ -86,7 +87,7 @@ class HFPolicy:
 
         if self._model is None:
             raise PolicyError("this policy is closed")
-        tokens = self._tokenize(prompt)
+        tokens = prompt_tokens(self._tokenizer, prompt)
         budget = self._budget(len(tokens), sampling.max_tokens)
         if not indices:
             return
@@ -150,17 +151,6 @@ class HFPolicy:
                 "shorten the problem statement",
             )
         return min(max_tokens, trained - prompt)
-
-    def _tokenize(self, prompt: Prompt) -> list[int]:
-        """Chat marks count as such in the template only, never in the prefill, which a model may have written."""
-        tokenizer = self._tokenizer
-        if tokenizer.chat_template:
-            text = tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
-            opening = tokenizer(text, add_special_tokens=False)["input_ids"]
-        else:  # a base model reads the prompt as plain text
-            opening = tokenizer(f"{prompt.system}\n\n{prompt.user}\n\n")["input_ids"]
-        prefill = tokenizer(prompt.prefill, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [*opening, *prefill]
 
     def usage(self) -> Usage:
         return Usage(self.prompt_tokens_decoded, self.tokens_sampled)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import CheckpointError
 
-# GGUF name -> Hugging Face name; `output` (the LM head) is left out, a reward model has no use for it.
+# GGUF name -> Hugging Face name; `output` (the LM head) is a policy's alone, a reward model has no use for it.
 _TOP = {"token_embd": "embed_tokens", "output_norm": "norm"}
 _BLOCK = {
     "attn_norm": "input_layernorm",
@@ -34,7 +34,7 @@ _SPLIT = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _CONTROL, _USER_DEFINED = 3, 4  # gguf.TokenType
-
+_ENDS = ("<|endoftext|>", "<|im_end|>")
 
 FINAL_NORM = "norm.npy"
 
@@ -45,19 +45,40 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     Matrices are kept in bf16, norms and biases in fp32, as they are few. Raises CheckpointError for a file that is
     not a Qwen2 GGUF or that cannot be written.
     """
+    with _opened(gguf, folder) as reader:
+        named = {tensor.name: hugging_face_name(tensor.name) for tensor in reader.tensors}
+        _write_about(reader, folder)
+        _write_weights(reader, {own: name for own, name in named.items() if name is not None}, folder)
+
+
+def convert_causal(gguf: Path, folder: Path) -> None:
+    """As `convert_gguf`, with the LM head: a whole `Qwen2ForCausalLM`, for engines that write programs.
+
+    Every token at which a turn or a text ends ends a completion, as in llama.cpp.
+    """
+    with _opened(gguf, folder) as reader:
+        named = {tensor.name: hugging_face_name(tensor.name) for tensor in reader.tensors}
+        weights = {own: f"model.{name}" for own, name in named.items() if name is not None}
+        tied = "output.weight" not in named
+        _write_about(reader, folder, architectures=["Qwen2ForCausalLM"], tie_word_embeddings=tied)
+        tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+        ends = [number for number, token in enumerate(tokens) if token in _ENDS]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}) + "\n", encoding="utf-8")
+        _write_weights(reader, weights if tied else {**weights, "output.weight": "lm_head.weight"}, folder)
+
+
+def _write_weights(reader: Any, names: Mapping[str, str], folder: Path) -> None:
+    """model.safetensors, of the tensors in `names` (GGUF's -> Hugging Face's)."""
     import torch
     from gguf import dequantize
     from safetensors.torch import save_file
 
-    with _opened(gguf, folder) as reader:
-        tensors: dict[str, Any] = {}
-        for tensor in reader.tensors:
-            name = hugging_face_name(tensor.name)
-            if name is not None:
-                values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-                tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
-        _write_about(reader, folder)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    tensors: dict[str, torch.Tensor] = {}
+    for tensor in reader.tensors:
+        if tensor.name in names:
+            values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+            tensors[names[tensor.name]] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def describe_gguf(gguf: Path, folder: Path) -> None:
@@ -98,11 +119,11 @@ def _opened(gguf: Path, folder: Path) -> Iterator[Any]:
         ) from None
 
 
-def _write_about(reader: Any, folder: Path) -> None:
-    """config.json and the tokenizer's files."""
+def _write_about(reader: Any, folder: Path, **changes: Any) -> None:
+    """config.json, with `changes`, and the tokenizer's files."""
     fields = {name: field.contents() for name, field in reader.fields.items()}
     vocabulary = next(tensor.shape[1] for tensor in reader.tensors if tensor.name == "token_embd.weight")
-    config = qwen2_config(fields, vocab_size=int(vocabulary))
+    config = qwen2_config(fields, vocab_size=int(vocabulary)) | changes
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(fields, folder)
 
@@ -153,6 +174,7 @@ def qwen2_config(fields: dict[str, Any], vocab_size: int) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "use_sliding_window": False,
         "torch_dtype": "bfloat16",
+        "transformers_version": "4.43.1",  # as released; without it transformers warns of a flaw of others
     }
 
 

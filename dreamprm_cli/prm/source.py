@@ -15,7 +15,7 @@ from pathlib import Path
 from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.models import REGISTRY, ModelInfo, Progress, Report, cache_dir, ensure
 from dreamprm_cli.models.fetch import snapshot
-from dreamprm_cli.prm.convert import convert_gguf, describe_gguf
+from dreamprm_cli.prm.convert import convert_causal, convert_gguf, describe_gguf
 
 REMAKE = "when it lies in the cache, delete it and it is made again; else fetch it again"
 HEAD = "head.safetensors"  # of a reward model; beside the weights where it was exported with its backbone
@@ -63,6 +63,15 @@ def locate_gguf(spec: str, *, report: Report | None = None) -> GGUFSource:
     return GGUFSource(name, digest, path, _made_of(path, digest, "-about", describe_gguf, name, report))
 
 
+def locate_causal(spec: str, *, report: Report | None = None) -> Path:
+    """The Hugging Face folder, LM head and all, of a model that is to write programs; `spec` as for `locate_backbone`.
+
+    A GGUF file is written out once. Needs torch. Raises what `locate_backbone` raises.
+    """
+    name, path = _find(spec, report)
+    return path if path.is_dir() else _made_of(path, file_digest(path), "-causal", convert_causal, name, report)
+
+
 def is_gguf(spec: str) -> bool:
     """Whether a backbone's name stands for a GGUF file, without fetching it."""
     known = REGISTRY.get(spec)
@@ -102,7 +111,7 @@ def _made_of(
     folder = cache_dir() / "backbones" / f"{gguf.stem}-{digest[:12]}{suffix}"
     if not (folder / "config.json").exists():
         if report is not None:
-            report(Progress(name, "notice", message=f"converting {gguf.name} for scoring (once)"))
+            report(Progress(name, "notice", message=f"converting {gguf.name} (once)"))
         with made_whole(folder) as scratch:
             make(gguf, scratch)
     return folder

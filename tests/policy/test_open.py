@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreamprm_cli.errors import ConfigError, ModelError, PolicyError
+from dreamprm_cli.errors import CheckpointError, ConfigError, ModelError
 from dreamprm_cli.policy.open import PolicySpec, open_policy, resolve_policy_spec
 
 
@@ -13,6 +13,7 @@ from dreamprm_cli.policy.open import PolicySpec, open_policy, resolve_policy_spe
         ("gguf:C:/b.gguf", PolicySpec("gguf", "C:/b.gguf")),
         ("hf:Qwen/Qwen2.5-Coder-3B", PolicySpec("hf", "Qwen/Qwen2.5-Coder-3B")),
         ("vllm:x", PolicySpec("vllm", "x")),
+        ("vllm+openai:x", PolicySpec("vllm+openai", "x")),
         ("openai:org/model:free", PolicySpec("openai", "org/model:free")),
         ("qwen2.5-coder-1.5b", PolicySpec("registry", "qwen2.5-coder-1.5b")),
     ],
@@ -27,7 +28,7 @@ def test_specs(spec, expected):
         ("qwen2.5-coder-1.5", "did you mean qwen2.5-coder-1.5b?"),
         ("model.gguf", "did you mean gguf:model.gguf?"),
         ("Someone/their-model", "did you mean hf:Someone/their-model?"),
-        ("ollama:x", "there are gguf:PATH, hf:ORG/NAME, openai:NAME, and qwen2.5-coder-1.5b"),
+        ("ollama:x", "there are gguf:PATH, hf:ORG/NAME, vllm:NAME, openai:NAME, and qwen2.5-coder-1.5b"),
         ("gguf:", "write gguf:PATH"),
         ("", "there are gguf:PATH"),
     ],
@@ -41,9 +42,8 @@ def test_unknown_specs_get_a_hint(spec, hint):
 def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(ConfigError, match="no file"):
         open_policy(f"gguf:{tmp_path}/none.gguf")
-    with pytest.raises(PolicyError, match="not yet supported") as caught:
-        open_policy("vllm:some/model")
-    assert "openai:some/model" in caught.value.hint
+    with pytest.raises(CheckpointError, match="no backbone file"):
+        open_policy(f"vllm:{tmp_path}/none.gguf")
 
 
 def test_a_repository_that_cannot_be_fetched_is_told_at_once(tmp_path, monkeypatch):

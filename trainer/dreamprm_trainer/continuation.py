@@ -197,7 +197,7 @@ def open_continuer(model: str, engine: str = "batched", **engine_options: Any) -
 
 def calls_at_once(model: str) -> int:
     """How many beginnings the engine of a policy takes at once: servers batch calls themselves."""
-    return _SERVED if model.startswith(("openai:", "vllm:")) else 1
+    return _SERVED if model.startswith(("openai:", "vllm+openai:", "vllm:")) else 1
 
 
 def chat(prompt: Prompt) -> str:

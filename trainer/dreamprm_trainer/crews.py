@@ -196,7 +196,7 @@ def policy_crew(ray: Any, model: str, base_urls: Sequence[str] = (), size: int |
 
     opening = partial(open_continuer, model, "stream")
     threads = calls_at_once(model)
-    if base_urls or model.startswith("openai:"):
+    if base_urls or model.startswith(("openai:", "vllm+openai:")):
         openings = [partial(opening, base_url=url) for url in base_urls] or [opening]
         return PolicyCrew(ray, model, openings, size or len(openings), threads, num_cpus=0)
     cards = int(ray.cluster_resources().get("GPU", 0))
