@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.models.gguf import GGUFFile, read_gguf
 
 # GGUF name -> Hugging Face name; `output` (the LM head) is a policy's alone, a reward model has no use for it.
 _TOP = {"token_embd": "embed_tokens", "output_norm": "norm"}
@@ -45,10 +46,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     Matrices are kept in bf16, norms and biases in fp32, as they are few. Raises CheckpointError for a file that is
     not a Qwen2 GGUF or that cannot be written.
     """
-    with _opened(gguf, folder) as reader:
-        named = {tensor.name: hugging_face_name(tensor.name) for tensor in reader.tensors}
-        _write_about(reader, folder)
-        _write_weights(reader, {own: name for own, name in named.items() if name is not None}, folder)
+    with _opened(gguf, folder) as file:
+        _write_about(file, folder)
+        _write_weights(file, {own: name for own in file.tensors if (name := hugging_face_name(own))}, folder)
 
 
 def convert_causal(gguf: Path, folder: Path) -> None:
@@ -56,29 +56,15 @@ def convert_causal(gguf: Path, folder: Path) -> None:
 
     Every token at which a turn or a text ends ends a completion, as in llama.cpp.
     """
-    with _opened(gguf, folder) as reader:
-        named = {tensor.name: hugging_face_name(tensor.name) for tensor in reader.tensors}
-        weights = {own: f"model.{name}" for own, name in named.items() if name is not None}
-        tied = "output.weight" not in named
-        _write_about(reader, folder, architectures=["Qwen2ForCausalLM"], tie_word_embeddings=tied)
-        tokens = reader.fields["tokenizer.ggml.tokens"].contents()
-        ends = [number for number, token in enumerate(tokens) if token in _ENDS]
+    with _opened(gguf, folder) as file:
+        names = {own: f"model.{name}" for own in file.tensors if (name := hugging_face_name(own))}
+        tied = "output.weight" not in file.tensors
+        if not tied:
+            names["output.weight"] = "lm_head.weight"
+        _write_about(file, folder, architectures=["Qwen2ForCausalLM"], tie_word_embeddings=tied)
+        ends = [number for number, token in enumerate(file.fields["tokenizer.ggml.tokens"]) if token in _ENDS]
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}) + "\n", encoding="utf-8")
-        _write_weights(reader, weights if tied else {**weights, "output.weight": "lm_head.weight"}, folder)
-
-
-def _write_weights(reader: Any, names: Mapping[str, str], folder: Path) -> None:
-    """model.safetensors, of the tensors in `names` (GGUF's -> Hugging Face's)."""
-    import torch
-    from gguf import dequantize
-    from safetensors.torch import save_file
-
-    tensors: dict[str, torch.Tensor] = {}
-    for tensor in reader.tensors:
-        if tensor.name in names:
-            values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-            tensors[names[tensor.name]] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        _write_weights(file, names, folder)
 
 
 def describe_gguf(gguf: Path, folder: Path) -> None:
@@ -87,30 +73,27 @@ def describe_gguf(gguf: Path, folder: Path) -> None:
     Raises CheckpointError as `convert_gguf` does.
     """
     import numpy as np
-    from gguf import dequantize
 
-    with _opened(gguf, folder) as reader:
-        norm = next(tensor for tensor in reader.tensors if tensor.name == "output_norm.weight")
-        np.save(folder / FINAL_NORM, np.asarray(dequantize(norm.data, norm.tensor_type), np.float32))
-        _write_about(reader, folder)
+    with _opened(gguf, folder) as file:
+        np.save(folder / FINAL_NORM, file.tensors["output_norm.weight"].values())
+        _write_about(file, folder)
 
 
 @contextlib.contextmanager
-def _opened(gguf: Path, folder: Path) -> Iterator[Any]:
-    """A reader of a Qwen2 GGUF; what goes wrong in the body is told as a CheckpointError."""
-    from gguf import GGUFReader
+def _opened(gguf: Path, folder: Path) -> Iterator[GGUFFile]:
+    """A Qwen2 GGUF; what goes wrong in the body is told as a CheckpointError."""
     from safetensors import SafetensorError
 
     try:
-        reader = GGUFReader(gguf)
-        architecture = str(reader.fields["general.architecture"].contents())
+        file = read_gguf(gguf)
+        architecture = str(file.fields["general.architecture"])
         if architecture != "qwen2":
             raise CheckpointError(
                 f"{gguf.name} holds a {architecture} model",
                 "the reward model needs a Qwen2.5 backbone (architecture qwen2)",
             )
-        yield reader
-    except (ValueError, KeyError, IndexError, StopIteration, NotImplementedError) as error:
+        yield file
+    except (ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise CheckpointError(f"{gguf} is not a readable GGUF file: {error}", "fetch the file again") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -119,13 +102,24 @@ def _opened(gguf: Path, folder: Path) -> Iterator[Any]:
         ) from None
 
 
-def _write_about(reader: Any, folder: Path, **changes: Any) -> None:
+def _write_weights(file: GGUFFile, names: Mapping[str, str], folder: Path) -> None:
+    """model.safetensors, of the tensors in `names` (GGUF's -> Hugging Face's)."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for own, name in names.items():
+        values = torch.from_numpy(file.tensors[own].values())
+        tensors[name] = values.to(torch.bfloat16 if values.ndim == 2 else torch.float32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_about(file: GGUFFile, folder: Path, **changes: Any) -> None:
     """config.json, with `changes`, and the tokenizer's files."""
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    vocabulary = next(tensor.shape[1] for tensor in reader.tensors if tensor.name == "token_embd.weight")
-    config = qwen2_config(fields, vocab_size=int(vocabulary)) | changes
+    vocabulary = file.tensors["token_embd.weight"].shape[0]
+    config = qwen2_config(file.fields, vocab_size=vocabulary) | changes
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _write_tokenizer(fields, folder)
+    _write_tokenizer(file.fields, folder)
 
 
 def hugging_face_name(name: str) -> str | None:

@@ -13,7 +13,7 @@ gguf = pytest.importorskip("gguf")
 
 from dreamprm_cli.errors import CheckpointError  # noqa: E402
 from dreamprm_cli.prm.convert import hugging_face_name  # noqa: E402
-from dreamprm_cli.prm.source import file_digest, locate_backbone, made_whole  # noqa: E402
+from dreamprm_cli.prm.source import file_digest, locate_backbone, locate_causal, made_whole  # noqa: E402
 
 
 @pytest.fixture
@@ -24,10 +24,13 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A GGUF as llama.cpp's converter writes it, of a random 2-layer Qwen2, matrices in F16."""
+    return write_model(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+def write_model(path, tied=False):
+    """A GGUF as llama.cpp's converter writes it, of a random 2-layer Qwen2, matrices in F16. tied: without LM head."""
     from tokenizers import pre_tokenizers
 
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, "de", "def", "<|im_start|>", "<|im_end|>"]
     writer = gguf.GGUFWriter(path, "qwen2")
@@ -50,7 +53,8 @@ def model_file(tmp_path_factory):
         writer.add_tensor(name, draw.normal(0, 0.3, shape).astype(dtype))
 
     add("token_embd.weight", len(tokens), 32)
-    add("output.weight", len(tokens), 32)
+    if not tied:
+        add("output.weight", len(tokens), 32)
     add("output_norm.weight", 32, dtype=np.float32)
     for k in range(2):
         for name, rows in (("attn_q", 32), ("attn_k", 16), ("attn_v", 16)):
@@ -85,6 +89,25 @@ def test_the_folder_opens_with_transformers_and_holds_the_files_weights(cache, m
     tokenizer = AutoTokenizer.from_pretrained(source.folder)
     assert tokenizer.convert_ids_to_tokens(tokenizer("def f<|im_end|>").input_ids) == ["def", "Ġ", "f", "<|im_end|>"]
     assert tokenizer.eos_token == "<|im_end|>"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_policys_folder_has_the_head_and_every_end_of_a_turn(cache, tmp_path, tied):
+    from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig
+
+    path = write_model(tmp_path / "policy.gguf", tied)
+    folder = locate_causal(str(path))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    stored = tensors["token_embd.weight" if tied else "output.weight"]
+    np.testing.assert_allclose(model.lm_head.weight.detach(), np.array(stored.data).astype(np.float32), rtol=2**-8)
+    assert GenerationConfig.from_pretrained(folder).eos_token_id == [len(tensors["token_embd.weight"].data) - 1]
+    assert locate_causal(str(path)) == folder
+    backbone = AutoModel.from_pretrained(locate_backbone(str(path)).folder, dtype=torch.float32)
+    ids = torch.tensor([[1, 2]])
+    with torch.inference_mode():
+        expected = backbone(ids).last_hidden_state @ model.lm_head.weight.T
+        np.testing.assert_allclose(model(ids).logits, expected, atol=1e-4)
 
 
 def test_a_file_is_converted_once(cache, model_file):

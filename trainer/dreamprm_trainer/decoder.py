@@ -281,11 +281,11 @@ def open_decoder(name: str, rows: int = 96, length: int = 2048) -> tuple[Decoder
     import json
     from pathlib import Path
 
-    from gguf import GGUFReader, dequantize
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
     from dreamprm_cli import models
+    from dreamprm_cli.models.gguf import read_gguf
     from dreamprm_cli.prm.backbone import pick_dtype
     from dreamprm_cli.prm.source import locate_backbone
 
@@ -293,9 +293,9 @@ def open_decoder(name: str, rows: int = 96, length: int = 2048) -> tuple[Decoder
     dtype = pick_dtype(torch.device("cpu"))
     weights = {key: value.to(dtype) for key, value in load_file(source.folder / "model.safetensors").items()}
     gguf = Path(name.removeprefix("gguf:")) if name.endswith(".gguf") else models.ensure(name)
-    tensors = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    tensors = read_gguf(gguf).tensors
     head = tensors.get("output.weight", tensors["token_embd.weight"])
-    weights["lm_head.weight"] = torch.tensor(dequantize(head.data, head.tensor_type)).to(dtype)
+    weights["lm_head.weight"] = torch.from_numpy(head.values()).to(dtype)
     tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
     stops = {"<|im_end|>", "<|endoftext|>"}
     ends = frozenset(number for token, number in tokenizer.get_vocab().items() if token in stops or "```" in token)
