@@ -73,7 +73,7 @@ def read_gguf(path: Path) -> GGUFFile:
         start = -(-reader.place // alignment) * alignment
         found = {}
         for name, shape, kind, offset in headers:
-            block, size = GGML_QUANT_SIZES[kind]  # type: ignore[index]
+            block, size = GGML_QUANT_SIZES[kind]
             elements = 1
             for one in shape:
                 elements *= one

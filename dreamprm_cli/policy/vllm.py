@@ -160,10 +160,21 @@ class VllmPolicy:
     def close(self) -> None:
         """End the engine. The policy cannot be used afterwards; closing twice does no harm."""
         engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.shutdown()
+        if self._loop.is_closed():
+            return
+
+        async def end() -> None:
+            if engine is not None:
+                engine.shutdown()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}

@@ -130,7 +130,7 @@ def test_it_writes_what_transformers_writes(tiny: VllmPolicy, noise: Path) -> No
     for index in (0, 1):
         ours, theirs = found[index], expected[index]
         assert (ours.text, ours.tokens, ours.finish_reason) == (theirs.text, theirs.tokens, theirs.finish_reason)
-        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+        assert ours.logprob == pytest.approx(theirs.logprob, rel=1e-4)
 
 
 @engine
