@@ -179,3 +179,15 @@ def test_a_fence_in_a_docstring_does_not_end_an_answer_that_repeats_it() -> None
     for key in ("statement", "starter_code", "context"):
         assert "```pycon" not in row[key]
     assert "```pycon" in row["canonical"]
+
+
+def test_strings_below_each_other_move_and_what_lies_inside_strings_does_not() -> None:
+    method = (
+        "    def f(self):\n        x = (\n            'a'\n            'b'\n        )\n"
+        '        return f"""{x}\n  stays\n  """ f\'{x}\' """\n too""", (\n            \'c\'\n        )\n'
+    )
+    own = module("m.py", f"class A:\n{method}".encode())
+    at = "def f(self):\n    x = (\n        'a'\n        'b'\n    )\n"
+    at += '    return f"""{x}\n  stays\n  """ f\'{x}\' """\n too""", (\n        \'c\'\n    )\n'
+    assert own.functions[0].source == at_margin(method) == at
+    assert with_code(own, own.functions[0], at).decode() == own.text

@@ -55,7 +55,7 @@ def test_the_body_goes_under_the_functions_own_head() -> None:
     )
     old = '    """The area."""\n    return 0.0\n'
     assert old in MODULE
-    body = '    """The area."""\n    if radius:\n      return pi * radius ** 2\n    return 0\n'
+    body = '    """The area."""\n    # squared\n    if radius:\n      return pi * radius ** 2\n    return 0\n'
     assert new == MODULE.replace(old, body)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from tiny_git import MODULE, PROJECT, digests, git
 from dreamprm_cli.errors import ConfigError, DreamPRMError, ProblemError
 from dreamprm_cli.types import Problem
 from dreamprm_trainer.mine import trial, worktree
-from dreamprm_trainer.mine.functions import Unreadable
+from dreamprm_trainer.mine.functions import Unreadable, module
 from dreamprm_trainer.mine.repository import Repository
 from dreamprm_trainer.mine.target import Target, find
 
@@ -179,6 +180,24 @@ def test_writing_keeps_the_mode_and_refuses_a_file_that_has_changed(tmp_path: Pa
     (tmp_path / "link.py").symlink_to(place)
     with pytest.raises(ProblemError, match="changed meanwhile"):
         worktree.write(tmp_path, "link.py", b"b\r\n", b"c")
+
+
+@pytest.mark.parametrize("name", ["argparse", "ast", "dataclasses", "enum", "json.decoder", "textwrap", "typing"])
+def test_a_functions_own_source_changes_nothing(name: str) -> None:
+    """Whatever real code looks like: comments after a docstring, strings below each other, decorators."""
+    found = importlib.import_module(name)
+    assert found.__file__ is not None
+    data = Path(found.__file__).read_bytes()
+    fit = [one for one in module("m.py", data).functions if not one.unfit]
+    assert fit
+    for one in fit[:: max(1, len(fit) // 12)]:
+        assert find({"m.py": data}, f"m.py::{one.qualname}").changed(one.source) == data, one.qualname
+
+
+def test_comments_are_about_the_body_that_they_precede() -> None:
+    text = 'def f(x):\n    """Say."""\n\n    # the old way\n    return x\n'
+    got = target(text, "f").changed('def f(x):\n    """Else."""\n    # the new way\n    return 2 * x\n')
+    assert got.decode() == 'def f(x):\n    """Say."""\n    # the new way\n    return 2 * x\n'
 
 
 def test_a_target_is_a_problem_with_its_module_around_it(make: Make) -> None:

@@ -11,8 +11,9 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BytesIO, StringIO
 
 from dreamprm_trainer.overlap import triples
 
@@ -140,8 +141,9 @@ def texts(data: bytes) -> dict[str, str]:
 def at_margin(text: str) -> str:
     """A function as it stands in its file, moved to the left margin."""
     indent = text[: len(text) - len(text.lstrip(" \t\f"))]
+    whole = f"if 1:\n{text}" if indent else text
     try:
-        inside = _inside_strings(parsed(f"if 1:\n{text}" if indent else text))
+        inside = _inside_strings(parsed(whole), split_lines(whole))
     except Unreadable:
         inside = frozenset()
     # The line put before it moved the others down by one.
@@ -163,7 +165,7 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
     indent = lines[node.lineno - 1][: len(lines[node.lineno - 1]) - len(lines[node.lineno - 1].lstrip(" \t\f"))]
     body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
     start = min([body[0].lineno, *(one.lineno for one in getattr(body[0], "decorator_list", []))]) if body else last + 1
-    inside = _inside_strings(node)
+    inside = _inside_strings(node, lines)
     head = "".join(_moved(lines[first - 1 : start - 1], first, inside, indent))
     before = lines[start - 1].encode()[: body[0].col_offset].decode().strip() if body else ""
     if before:  # the body begins on the signature's last line
@@ -245,14 +247,36 @@ def _outline(node: ast.ClassDef, lines: Sequence[str]) -> str:
     return "\n".join(shown[:10])
 
 
-def _inside_strings(tree: ast.AST) -> frozenset[int]:
-    """Lines that begin inside a string: moving them would change it."""
-    return frozenset(
-        line
-        for node in ast.walk(tree)
-        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
-        for line in range(node.lineno + 1, (node.end_lineno or node.lineno) + 1)
-    )
+def _inside_strings(tree: ast.AST, lines: Sequence[str]) -> frozenset[int]:
+    """Of the lines that the tree was read from those that begin inside a string: moving them would change it."""
+    found: set[int] = set()
+    parts: set[ast.expr] = set()  # of an f-string: they lie in what is looked at as a whole
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts.update(node.values)
+        elif not (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
+            continue
+        if node not in parts and (last := node.end_lineno or node.lineno) > node.lineno:
+            # Strings that stand one below the other are one node; lines of them begin in a string or do not.
+            first = lines[node.lineno - 1].encode()[node.col_offset :].decode("utf-8", "replace")
+            text = first + "".join(lines[node.lineno : last])
+            found.update(node.lineno + row for row in _rows_in_strings(text))
+    return frozenset(found)
+
+
+def _rows_in_strings(text: str) -> Iterator[int]:
+    """The lines, from 0, of code that begins with a string, which begin inside a string."""
+    deep = start = 0
+    with suppress(tokenize.TokenError, SyntaxError):  # what follows the string may be no code by itself
+        for token in tokenize.generate_tokens(StringIO(f"({text}").readline):
+            kind = tokenize.tok_name[token.type]
+            if kind == "FSTRING_START":
+                start, deep = start if deep else token.start[0], deep + 1
+            elif kind == "FSTRING_END":
+                deep -= 1
+            first = start if kind == "FSTRING_END" and not deep else token.start[0] if kind == "STRING" else 0
+            if first and not deep:
+                yield from range(first, token.end[0])
 
 
 def _moved(lines: Sequence[str], first: int, inside: frozenset[int], indent: str) -> Iterator[str]:
@@ -260,10 +284,15 @@ def _moved(lines: Sequence[str], first: int, inside: frozenset[int], indent: str
         yield line.removeprefix(indent) if number not in inside else line
 
 
+def moved(module: Module, first: int, last: int, indent: str) -> Iterator[str]:
+    """The module's lines `first` to `last` without that indent; what lies inside strings stays."""
+    return _moved(module.lines[first - 1 : last], first, _inside_strings(parsed(module.text), module.lines), indent)
+
+
 def indented(code: str, indent: str) -> str:
     """Code at the left margin, moved in; what lies inside strings stays."""
     try:
-        inside = _inside_strings(parsed(code))
+        inside = _inside_strings(parsed(code), split_lines(code))
     except Unreadable:
         inside = frozenset()
     return "".join(

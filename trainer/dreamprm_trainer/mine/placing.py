@@ -14,9 +14,9 @@ from dreamprm_trainer.mine.functions import (
     Function,
     Module,
     Unreadable,
-    at_margin,
     indented,
     module,
+    moved,
     parsed,
     split_lines,
 )
@@ -66,19 +66,37 @@ def answering(theirs: Module, qualname: str) -> Function:
 
 def emptied(function: Function, statement: str) -> str:
     """The function with this one statement for a body, at the left margin."""
-    return function.head.rstrip() + "\n" + indented(f"{statement}\n", _margin(_node(function.source), function.source))
+    node = _node(function.source)
+    return _head(function, node) + indented(f"{statement}\n", _margin(node, function.source))
 
 
 def _under_its_head(function: Function, theirs: Module, found: Function) -> str:
     """The new body under the module's own decorators, signature and docstring, at the left margin; with a signature of
     its own the program's whole function, under the module's decorators."""
-    node = _node(function.source)
+    node, other = _node(function.source), _node(found.source)
     whole = found.body_line > found.last_line or found.on_one_line
-    if whole or _parameters(node) != _parameters(_node(found.source)):
+    if whole or _parameters(node) != _parameters(other):
         decorators = "".join(split_lines(function.source)[: node.lineno - 1])
         return found.source if found.source.startswith("@") else decorators + found.source
-    body = at_margin("".join(theirs.lines[found.body_line - 1 : found.last_line]))
-    return function.head.rstrip() + "\n" + indented(body, _margin(node, function.source))
+    return _head(function, node) + indented(_body(theirs, found, other), _margin(node, function.source))
+
+
+def _head(function: Function, node: Definition) -> str:
+    """Decorators, signature and docstring, without the comments that follow: those are about the body."""
+    lines = split_lines(function.head)
+    if ast.get_docstring(node, clean=False) is not None:
+        lines = lines[: node.body[0].end_lineno]
+    while not lines[-1].strip() or lines[-1].lstrip().startswith("#"):
+        lines.pop()
+    return "".join(lines).rstrip("\n") + "\n"
+
+
+def _body(theirs: Module, found: Function, node: Definition) -> str:
+    """What follows a function's head, at the left margin."""
+    first = theirs.lines[found.body_line - 1]
+    start = found.first_line + len(split_lines(_head(found, node)))
+    lines = moved(theirs, start, found.last_line, first[: len(first) - len(first.lstrip())])
+    return "".join(lines).rstrip("\n") + "\n"
 
 
 def _node(source: str) -> Definition:
