@@ -44,7 +44,7 @@ def connected(address: str, resources: dict[str, float] | None = None) -> Iterat
             ray.init(address="local", include_dashboard=False, resources=resources or {}, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises bare ones too, as when its processes are not up within half a minute
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterUnavailable(
             f"no Ray cluster at {address}: {first}", "start one with `ray start --head`, or give --address local"
