@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 # Up to and including the closing quotes; a backslash always takes the next character with it, in raw strings too.
+# Groups are not possessive: Python before 3.11.5 matches those wrongly (python/cpython#106052). No match is ambiguous.
 _CLOSE = {
-    "'": re.compile(r"[^'\\]*+(?:\\.[^'\\]*+)*+'"),
-    '"': re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+"'),
-    "'''": re.compile(r"[^'\\]*+(?:(?:\\.|'(?!''))[^'\\]*+)*+'''"),
-    '"""': re.compile(r'[^"\\]*+(?:(?:\\.|"(?!""))[^"\\]*+)*+"""'),
+    "'": re.compile(r"[^'\\]*+(?:\\.[^'\\]*+)*'"),
+    '"': re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*"'),
+    "'''": re.compile(r"[^'\\]*+(?:(?:\\.|'(?!''))[^'\\]*+)*'''"),
+    '"""': re.compile(r'[^"\\]*+(?:(?:\\.|"(?!""))[^"\\]*+)*"""'),
 }
-_ESCAPED_END = re.compile(r"[^\\]*+(?:\\.[^\\]*+)*+\\\Z")
+_ESCAPED_END = re.compile(r"[^\\]*+(?:\\.[^\\]*+)*\\\Z")
 _LITERAL = {quote: re.compile(rf"\\N\{{[^}}]*\}}|\\[^{{}}]|\{{\{{|\{{|{quote}") for quote in _CLOSE}
 _SPEC = {quote: re.compile(rf"\{{|\}}|{quote}") for quote in _CLOSE}
 _CODE = re.compile(r"""[#'"()\[\]{}\\]""")
