@@ -12,7 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("startup", "steps", "policy", "prm", "solve", "sandbox", "correct", "ray", "serve", "mine", "own-repos")
+NAMES = (
+    "startup",
+    "steps",
+    "policy",
+    "prm",
+    "prm-llama",
+    "solve",
+    "sandbox",
+    "correct",
+    "ray",
+    "serve",
+    "mine",
+    "own-repos",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -21,6 +21,7 @@ def check(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32; auto is what `solve` computes in.")] = "auto",
+    prm_engine: Annotated[str, typer.Option(help="torch, or llama: llama.cpp against torch in fp32.")] = "torch",
     against: Annotated[
         list[str] | None, typer.Option(help="Where it is served: http://HOST:PORT, vllm+http://HOST:PORT. Repeatable.")
     ] = None,
@@ -42,11 +43,28 @@ def check(
         raise ConfigError("there is no PRM to check: prm is none", "name a checkpoint")
     if "://" in settings.prm:
         raise ConfigError(f"{settings.prm} is a server", "name the checkpoint, and the server with --against")
+    if prm_engine not in ("torch", "llama"):
+        raise ConfigError(f"--prm-engine cannot be {prm_engine!r}", "torch or llama")
     guard_token(settings)
     try:
-        from dreamprm_cli.prm.verify import verify
+        from dreamprm_cli.prm.verify import verify, verify_llama
     except ImportError as error:
         raise CheckpointError(f"the PRM needs {error.name}", "pip install 'dreamprm[prm]'") from None
+    if prm_engine == "llama":
+        if against or settings.device not in ("auto", "cpu") or dtype != "auto":
+            raise ConfigError(
+                "--prm-engine llama is compared with torch in fp32 on the CPU", "leave out --device, --dtype, --against"
+            )
+        with download_bar(stderr(), quiet=json_) as progress:
+            apart = verify_llama(settings.prm, progress=progress)
+        if json_:
+            print_json({"schema_version": SCHEMA_VERSION, "prm": settings.prm, **apart.to_json()})
+            return
+        typer.echo(f"{settings.prm}: {apart.steps} steps on llama.cpp")
+        typer.echo(f"  step by step against all at once  {apart.incremental:.1e}")
+        typer.echo(f"  against torch in fp32             {apart.greatest:.1e}, mean {apart.mean:.1e}")
+        typer.echo(f"  pairs in the same order           {apart.ranks:.0%}")
+        return
     with download_bar(stderr(), quiet=json_) as progress:
         found = verify(
             settings.prm, device=settings.device, dtype=cast(Literal["auto", "bf16", "fp32"], dtype),

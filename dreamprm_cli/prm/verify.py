@@ -20,7 +20,8 @@ from dreamprm_cli.errors import CheckpointError, ConfigError
 from dreamprm_cli.models import Report
 from dreamprm_cli.prm import Scorer, score_programs
 from dreamprm_cli.prm.checkpoint import resolve
-from dreamprm_cli.prm.open import open_packed, open_scorer
+from dreamprm_cli.prm.compare import INCREMENTAL, TOLERANCE, Difference, compare
+from dreamprm_cli.prm.open import open_llama, open_packed, open_scorer
 from dreamprm_cli.prm.scorer import PackedScorer
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.steps import split
@@ -107,6 +108,18 @@ def _opened(address: str) -> Scorer:
     scorer = open_scorer(address)
     assert scorer is not None  # only "none" gives none
     return scorer
+
+
+def verify_llama(spec: str, *, progress: Report | None = None) -> Difference:
+    """Compare the checkpoint on llama.cpp with torch in fp32. Raises CheckpointError when they disagree."""
+    first = open_packed(spec, device="cpu", dtype="fp32", progress=progress)
+    found = compare(first, open_llama(spec, progress=progress), _PROBLEM, [split(code) for code in _PROGRAMS])
+    if not (found.greatest <= TOLERANCE and found.incremental <= INCREMENTAL):
+        raise CheckpointError(
+            f"{spec}: llama.cpp disagrees: {found.incremental:.1e} step by step, {found.greatest:.1e} against torch",
+            "use --prm-engine torch; please report it with the output of `dreamprm doctor`",
+        )
+    return found
 
 
 def agreement(

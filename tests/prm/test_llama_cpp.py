@@ -17,12 +17,13 @@ from dreamprm_cli.prm import open as opening
 from dreamprm_cli.prm import score_programs
 from dreamprm_cli.prm.adapter import LowRank
 from dreamprm_cli.prm.checkpoint import Checkpoint, save
+from dreamprm_cli.prm.compare import compare
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prm.llama_cpp import LlamaScorer
 from dreamprm_cli.prm.open import open_llama, open_packed, pick_engine
 from dreamprm_cli.prm.source import locate_backbone, locate_gguf
 from dreamprm_cli.steps import split
-from dreamprm_cli.types import Problem
+from dreamprm_cli.types import Problem, Step
 
 PROBLEM = Problem(id="p", statement="Add two numbers.")
 PROGRAMS = [
@@ -179,6 +180,52 @@ def test_a_checkpoint_gives_the_rewards_that_it_gives_in_torch(checkpoint):
     pytest.importorskip("torch")
     theirs = open_packed(str(checkpoint), device="cpu", dtype="fp32").start(PROBLEM).append(flat())
     np.testing.assert_allclose(open_llama(str(checkpoint), threads=1).start(PROBLEM).append(flat()), theirs, atol=1e-2)
+
+
+def test_the_check_tells_how_far_llama_is_from_torch(checkpoint, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    from dreamprm_cli.app import run
+
+    monkeypatch.setattr(sys, "argv", ["dreamprm", "prm", "check", str(checkpoint), "--prm-engine", "llama", "--json"])
+    run_quietly(run)
+    told = json.loads(capsys.readouterr().out)
+    assert told["steps"] > 3
+    assert told["mean"] <= told["greatest"] <= 1e-2
+    assert told["incremental"] <= SAME
+    assert told["ranks"] > 0.8
+
+
+def run_quietly(run):
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert not end.value.code
+
+
+def test_a_difference_counts_pairs_in_the_same_order():
+    class Fixed:
+        def __init__(self, rewards):
+            self.rewards = rewards
+
+        def start(self, problem):
+            return self
+
+        def append(self, steps):
+            return [self.rewards[step.name] for _, step in steps]
+
+    steps = [Step(name, "function", "", 1, 1) for name in "abc"]
+    found = compare(Fixed({"a": 0.1, "b": 0.2, "c": 0.3}), Fixed({"a": 0.1, "b": 0.4, "c": 0.3}), PROBLEM, [steps])
+    assert (found.steps, found.incremental) == (3, 0)
+    assert (found.greatest, found.mean, found.ranks) == pytest.approx((0.2, 0.2 / 3, 2 / 3))
+
+
+@pytest.mark.model
+def test_the_shipped_checkpoint_scores_as_in_torch():
+    pytest.importorskip("torch")
+    from dreamprm_cli.prm.verify import verify_llama
+
+    found = verify_llama("default")  # raises beyond its tolerance
+    assert found.steps >= 5
+    assert found.ranks >= 0.8
 
 
 def test_scoring_needs_no_torch(checkpoint, tmp_path):
