@@ -19,9 +19,8 @@ RELEASES = {
     "inflection": ("0.3.1", "0.4.0", "0.5.1"),
     "humanize": ("4.9.0", "4.11.0"),
     "cachetools": ("5.3.3", "5.5.0"),
-    "toolz": ("0.11.2", "0.12.1", "1.0.0"),
 }
-OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "300-rollouts", "-n", "4", "--rollouts", "4")
+OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "200-rollouts", "-n", "4", "--rollouts", "4")
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")
 _CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -33,11 +32,10 @@ def measure(data: Path = Path(".dreamprm/own-repos")) -> dict[str, Any]:
     for name, releases in RELEASES.items():
         repo = repository(name, releases, data / "packages")
         command = [sys.executable, "-m", "dreamprm_cli", "train", str(repo), "--out", str(data / name), *OPTIONS]
-        done = subprocess.run(
-            [*command, "--no-adopt", "--json"], stdout=subprocess.PIPE, env={**os.environ, **_CORE}, check=True
-        )
+        done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, env={**os.environ, **_CORE}, check=True)
         REPORTS.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data / name / "report.md", REPORTS / f"{name}.md")
+        page = (data / name / "report.md").read_text(encoding="utf-8").replace(str(data), "DATA")
+        (REPORTS / f"{name}.md").write_text(page, encoding="utf-8")
         figures[name] = figures_of(json.loads(done.stdout))
     return figures
 
@@ -92,12 +90,13 @@ def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     """What the figures keep of a report."""
     (mined,) = report["repositories"].values()
     counts = ("commit", "functions", "covered", "tests", "tasks", "with_killing_test", "negatives", "splits")
-    kept = ("labels", "spent", "seconds", "processor_seconds", "difference", "attempts_difference", "better", "why")
+    kept = ("labels", "spent", "difference", "attempts_difference", "better", "why")
     return {
         **{key: mined[key] for key in counts},
         "left_out": len(mined["left_out"]),
         "covered_with_a_killing_test": round(mined["with_killing_test"] / mined["covered"], 3),
         **{key: report[key] for key in kept},
+        "adopted": bool(report["adopted_in"]),
         "held_out": {pool: _methods(report[pool]) for pool in ("attempts", "all") if report[pool]},
     }
 
