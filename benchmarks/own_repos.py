@@ -20,7 +20,7 @@ RELEASES = {
     "humanize": ("4.9.0", "4.11.0"),
     "cachetools": ("5.3.3", "5.5.0"),
 }
-OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "200-rollouts", "-n", "4", "--rollouts", "4")
+OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "150-rollouts", "-n", "4", "--rollouts", "4")
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")
 _CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
