@@ -13,7 +13,7 @@ from dreamprm_trainer.budget import Budget, Meter
 from dreamprm_trainer.continuation import Streamed
 from dreamprm_trainer.own import default, report
 from dreamprm_trainer.own.attempts import Attempts, with_tests
-from dreamprm_trainer.own.estimate import MEASURED, cost, rates
+from dreamprm_trainer.own.estimate import ROUGH, cost, rates
 from dreamprm_trainer.own.options import Options
 from dreamprm_trainer.own.pipeline import check_enough, recipe_for
 from dreamprm_trainer.problems import read_jsonl
@@ -197,23 +197,23 @@ def test_too_little_to_learn_from_or_to_judge_by(parts):
 
 
 def test_the_budget_bounds_the_estimate(tmp_path):
-    free = cost(100, 120, asked(tmp_path, n=4), MEASURED)
+    free = cost(100, 120, asked(tmp_path, n=4), ROUGH)
     assert free["rollouts"] == 600
-    assert free["tokens"] == round(600 * MEASURED.tokens)
+    assert free["tokens"] == round(600 * ROUGH.tokens)
     assert free["minutes"] == pytest.approx(sum(free["parts"].values()), abs=0.2)
-    few = cost(100, 120, asked(tmp_path, n=4, budget=Budget.parse("50-rollouts")), MEASURED)
+    few = cost(100, 120, asked(tmp_path, n=4, budget=Budget.parse("50-rollouts")), ROUGH)
     assert few["rollouts"] == 50
-    short = cost(100, 120, asked(tmp_path, n=4, budget=Budget.parse("10m")), MEASURED)
+    short = cost(100, 120, asked(tmp_path, n=4, budget=Budget.parse("10m")), ROUGH)
     assert short["parts"]["label"] == 10
-    tokens = cost(100, 120, asked(tmp_path, n=4, budget=Budget.parse("1k-tokens")), MEASURED)
-    assert tokens["tokens"] == pytest.approx(1000, abs=MEASURED.tokens)
+    tokens = cost(100, 120, asked(tmp_path, n=4, budget=Budget.parse("1k-tokens")), ROUGH)
+    assert tokens["tokens"] == pytest.approx(1000, abs=ROUGH.tokens)
 
 
 def test_what_a_label_cost_before_is_what_it_costs(tmp_path):
-    assert rates(tmp_path) == MEASURED
+    assert rates(tmp_path) == ROUGH
     (tmp_path / "spent.json").write_text('{"minutes": 10, "tokens": 6000, "rollouts": 60}')
     assert (rates(tmp_path).tokens, rates(tmp_path).label_s) == (100, 10)
-    assert rates(tmp_path).mine_s == MEASURED.mine_s
+    assert rates(tmp_path).mine_s == ROUGH.mine_s
 
 
 # Where a budget goes

@@ -1,7 +1,8 @@
 """What training on repositories would mine and cost, before any of their code runs.
 
-The rates are those that `python -m benchmarks own-repos` measured on three packages, on one core
-(benchmarks/results/own-repos.json, `rates`); what a label costs is taken from earlier runs into the same folder.
+The rates are rough: tokens of a program, seconds of one and of mining a function are those of runs on humanize,
+inflection and toolz, on a machine that was busy with other work; the rest is a guess. What a label costs is taken from
+earlier runs into the same folder.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Rates:
     read_s: float
 
 
-MEASURED = Rates(tokens=130.0, label_s=8.0, tested=0.8, mine_s=6.0, read_s=8.0)
+ROUGH = Rates(tokens=155.0, label_s=7.0, tested=0.8, mine_s=3.0, read_s=8.0)
 
 
 def estimate(options: Options) -> Row:
@@ -65,12 +66,12 @@ def cost(tasks: int, covered: int, options: Options, rate: Rates) -> Row:
 
 
 def rates(out: Path) -> Rates:
-    """The measured ones; what labels cost as it was in the runs into `out` so far, if there were any."""
+    """The rough ones; what labels cost as it was in the runs into `out` so far, if there were any."""
     spent = _json(out / "spent.json")
     if not spent.get("rollouts"):
-        return MEASURED
+        return ROUGH
     each = spent["rollouts"]
-    return replace(MEASURED, tokens=spent["tokens"] / each, label_s=spent["minutes"] * 60 / each)
+    return replace(ROUGH, tokens=spent["tokens"] / each, label_s=spent["minutes"] * 60 / each)
 
 
 def _one(repo: Path, folder: Path) -> Row:
@@ -85,7 +86,7 @@ def _one(repo: Path, folder: Path) -> Row:
         named = sum(one.name in read.named for one in read.fit)
         left_out = [{"name": name, "why": why} for name, why in (*repository.left_out, *read.left_out)]
         return {
-            "tasks": round(MEASURED.tested * named), "functions": len(read.functions), "covered": named,
+            "tasks": round(ROUGH.tested * named), "functions": len(read.functions), "covered": named,
             "tests": read.tests, "left_out": left_out, "measured": False,
         }  # fmt: skip
 
