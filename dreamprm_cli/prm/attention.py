@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+_KEYS = 256  # summed at once: of longer lists, how many there are would decide in which order
 _BLOCK = 64  # queries that share one list of rows: few are masked, and the scores stay in the processor's cache
 _BATCH_PAIRS = 1 << 22  # on a GPU, queries x rows of one batched call
 
@@ -118,11 +119,12 @@ class Plan:
             size, width = group.queries.shape
             q = scaled[group.queries].permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, K, G * Q, D)
             k = keys[group.rows].to(q.dtype).permute(0, 2, 3, 1)  # (B, K, D, L)
-            v = values[group.rows].transpose(1, 2)  # (B, K, L, D)
+            v = values[group.rows].to(q.dtype).transpose(1, 2)  # (B, K, L, D)
             scores = (q @ k).view(size, kv_heads, -1, width, group.rows.shape[1])  # (B, K, G, Q, L)
             scores[..., group.shared :] += group.mask
-            weights = scores.softmax(-1).to(v.dtype).flatten(2, 3)  # (B, K, G * Q, L)
-            o = (weights @ v).view(size, kv_heads, -1, width, dim).permute(0, 3, 1, 2, 4)  # (B, Q, K, G, D)
+            weights = scores.softmax(-1).flatten(2, 3)  # (B, K, G * Q, L)
+            o = sum(w @ x for w, x in zip(weights.split(_KEYS, -1), v.split(_KEYS, 2), strict=True)).to(out.dtype)
+            o = o.view(size, kv_heads, -1, width, dim).permute(0, 3, 1, 2, 4)  # (B, Q, K, G, D)
             if group.real is None:
                 out[group.queries] = o
             else:
