@@ -123,7 +123,8 @@ class Plan:
             scores = (q @ k).view(size, kv_heads, -1, width, group.rows.shape[1])  # (B, K, G, Q, L)
             scores[..., group.shared :] += group.mask
             weights = scores.softmax(-1).flatten(2, 3)  # (B, K, G * Q, L)
-            o = sum(w @ x for w, x in zip(weights.split(_KEYS, -1), v.split(_KEYS, 2), strict=True)).to(out.dtype)
+            parts = zip(torch.split(weights, _KEYS, -1), torch.split(v, _KEYS, 2), strict=True)
+            o = sum((w @ x for w, x in parts), start=scores.new_zeros(())).to(out.dtype)
             o = o.view(size, kv_heads, -1, width, dim).permute(0, 3, 1, 2, 4)  # (B, Q, K, G, D)
             if group.real is None:
                 out[group.queries] = o

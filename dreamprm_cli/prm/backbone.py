@@ -71,7 +71,7 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
     if x.dtype != torch.bfloat16 or x.device.type != "cpu" or not torch.cpu._is_amx_tile_supported():
         return F.linear(x, weight, bias)
     count = len(x)
-    blocks = F.pad(x, (0, 0, 0, -count % _ROWS)).split(_ROWS)
+    blocks = torch.split(F.pad(x, (0, 0, 0, -count % _ROWS)), _ROWS)
     return torch.cat([F.linear(block, weight, bias) for block in blocks])[:count]
 
 
