@@ -1,4 +1,4 @@
-"""Commands of the trainer: `dreamprm train REPO`, and `train mine|label|features|search|fit|eval|cross|card|audit`.
+"""Commands of the trainer: `dreamprm train REPO`, and those for benchmarks, `train label` to `train audit`.
 
 The trainer is imported inside the commands: `--help` stays light, and without the extra there is one clear line.
 """

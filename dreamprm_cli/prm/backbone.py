@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,13 +63,18 @@ class _Linear:
         return y
 
 
+@cache
+def _amx() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """(T, in) -> (T, out), each row as if it were alone.
 
     On AMX the number of rows decides in which order bf16 products are summed, and rewards would differ by a hundredth
     with what is scored together. So there it is always the same number.
     """
-    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or not torch.cpu._is_amx_tile_supported():
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or not _amx():
         return F.linear(x, weight, bias)
     count = len(x)
     blocks = torch.split(F.pad(x, (0, 0, 0, -count % _ROWS)), _ROWS)
