@@ -17,10 +17,10 @@ from typing import Any
 
 RELEASES = {
     "inflection": ("0.3.1", "0.4.0", "0.5.1"),
-    "humanize": ("4.9.0", "4.11.0"),
     "cachetools": ("5.3.3", "5.5.0"),
+    "toolz": ("0.11.2", "0.12.1", "1.0.0"),
 }
-OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "150-rollouts", "-n", "4", "--rollouts", "4")
+OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "600-rollouts", "-n", "4", "--rollouts", "4")
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")
 _CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -56,10 +56,19 @@ def test_the_gate(make_item, functions, attempts_right, better, why):
 def test_a_prm_that_is_worse_on_attempts_is_refused_whatever_else_it_knows():
     better = {"value": 0.2, "ci95": [0.1, 0.3], "functions": 20}
     none = {"value": None, "ci95": [None, None], "functions": 0}
-    assert report.gate(better, {"value": -0.01, "ci95": [-0.1, 0.1], "functions": 9})[0] is False
-    assert report.gate(better, none)[0] is True
-    assert report.gate(none, none)[0] is False
-    assert report.gate({**better, "ci95": [0.0, 0.3]}, none)[0] is False
+    as_good = {"value": 0.0, "ci95": [-0.1, 0.1], "functions": report.LEAST_TRIED}
+    assert report.gate(better, as_good)[0] is True
+    assert report.gate(better, {**as_good, "value": -0.01})[0] is False
+    assert report.gate(none, as_good)[0] is False
+    assert report.gate({**better, "ci95": [0.0, 0.3]}, as_good)[0] is False
+
+
+def test_a_prm_that_knows_mutants_alone_is_refused():
+    better = {"value": 0.4, "ci95": [0.3, 0.5], "functions": 20}
+    assert report.gate(better, {"value": None, "ci95": [None, None], "functions": 0})[0] is False
+    few = {"value": 0.5, "ci95": [0.5, 0.5], "functions": report.LEAST_TRIED - 1}
+    accepted, why = report.gate(better, few)
+    assert not accepted and "attempts of the policy" in why
 
 
 def test_without_attempts_there_is_no_table_of_them(make_item):
@@ -70,7 +79,7 @@ def test_without_attempts_there_is_no_table_of_them(make_item):
     )
     assert found["attempts"] is None
     assert found["attempts_difference"]["functions"] == 0
-    assert found["better"]
+    assert not found["better"]
 
 
 def test_the_page_says_all_of_it(make_item, tmp_path):

@@ -6,7 +6,8 @@ and the wrong ones that its tests refuse. The gate, on functions with right and 
 1. there are at least six of them (of fewer not even all, one way, would be significant in a sign test);
 2. the AUC within functions, on all programs, is above that of the shipped PRM with the whole 95 % interval of the
    paired difference (bootstrap over functions);
-3. on the attempts alone it is not below.
+3. on the attempts alone, of at least three functions, it is not below: a head that has only learned what a mutant looks
+   like is no better for `solve`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from dreamprm_trainer.stages import Place
 
 SHIPPED = "shipped"
 LEAST = 6  # held-out functions with right and wrong programs; two-sided, 2 / 2**6 < 0.05
+LEAST_TRIED = 3  # of them with right and wrong attempts of the policy
 RULE = (
     f"at least {LEAST} held-out functions with right and wrong programs; on all of these programs the 95 % interval of "
-    "the difference in AUC within functions lies above 0; on the policy's own attempts the difference is not below 0"
+    "the difference in AUC within functions lies above 0; on the policy's own attempts the difference is not below 0, "
+    f"and at least {LEAST_TRIED} functions have right and wrong ones"
 )
 _OWN = "repository"  # the model of programs that mining made
 
@@ -96,7 +99,12 @@ def gate(whole: Row, attempts: Row) -> tuple[bool, str]:
         return False, f"only {whole['functions']} held-out functions have right and wrong programs; {LEAST} are needed"
     if whole["ci95"][0] <= 0:
         return False, "not shown to be better on held-out functions"
-    if attempts["value"] is not None and attempts["value"] < 0:
+    if attempts["functions"] < LEAST_TRIED:
+        return False, (
+            f"better with the repository's bodies, but only {attempts['functions']} held-out functions have right and "
+            f"wrong attempts of the policy; {LEAST_TRIED} are needed"
+        )
+    if attempts["value"] < 0:
         return False, "better with the repository's bodies, and worse on the policy's own attempts"
     return True, "better on held-out functions"
 
