@@ -14,8 +14,19 @@ from dreamprm_cli.output import print_json, stderr
 
 
 def label(
-    problems: Annotated[Path, typer.Option("--problems", help="A problem set, JSON Lines.")],
-    out: Annotated[Path, typer.Option("--out", help="The run's folder; the same command goes on with it.")],
+    context: typer.Context,
+    problems: Annotated[Path | None, typer.Option("--problems", help="A problem set, JSON Lines.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --problems: the run's folder; the same command goes on with it.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Instead of --problems: label what this recipe is fitted on, as its [label] says."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --recipe: the folder of its problems, where labels go, too.")
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="With --recipe: only this source of it.")] = None,
     policy: Annotated[
         str, typer.Option("--policy", help="Writes the programs, and the rollouts unless another does.")
     ] = "qwen2.5-coder-0.5b",
@@ -64,17 +75,15 @@ def label(
     """Sample programs, run their tests, and label every step by Monte-Carlo rollouts from its prefix.
 
     The last step's label is the program's own outcome (clean). Killed at any moment, the same command goes on: no
-    program is sampled, no rollout drawn and no test run twice.
+    program is sampled, no rollout drawn and no test run twice. Options given beside --recipe replace its values.
     """
     try:
         from dreamprm_sandbox import Limits
-        from dreamprm_trainer import label as stage
-        from dreamprm_trainer.budget import Budget, Meter
-        from dreamprm_trainer.continuation import Continuer
+        from dreamprm_trainer import labelling
+        from dreamprm_trainer.budget import Budget
         from dreamprm_trainer.engine import ENGINES, open_engine
-        from dreamprm_trainer.journal import write_rows
-        from dreamprm_trainer.judge import Judge
         from dreamprm_trainer.problems import choose, read_jsonl
+        from dreamprm_trainer.recipe import find_recipe, read_recipe
         from dreamprm_trainer.rollouts import Plan
     except ImportError as error:
         raise SandboxUnavailable(f"labelling needs {error.name}", "pip install 'dreamprm[all]'") from None
@@ -82,56 +91,62 @@ def label(
     from dreamprm_cli.policy import Sampling
     from dreamprm_cli.view.training import TrainingView
 
+    def given(*names: str) -> list[str]:
+        """Those of the options that the user wrote."""
+        sources = {name: context.get_parameter_source(name) for name in names}
+        said = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        return ["-n" if name == "n" else f"--{name.replace('_', '-')}" for name in said]
+
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}", "batched, stream or ray")
-    chosen = choose(read_jsonl(problems), split, min_tests, shortest, limit, where or ())
-    if not chosen:
-        raise ProblemError(f"{problems}: no problem of split {split!r} meets the conditions", "--split all takes all")
-    known = {problem.id: problem for problem in chosen}
-    programs = [row for row in read_jsonl(samples) if row["task_id"] in known] if samples else []
-    if samples and not programs:
-        raise ProblemError(f"{samples} has no program of the problems chosen", "check --problems and --split")
-    allowed = Budget.parse(budget) if budget else Budget()
-    started = time.monotonic()
-    limits = Limits(time_limit_s=time_limit, memory_mb=memory_mb)
-    opened: dict[str, Continuer] = {}
-
-    def close() -> None:
-        while opened:
-            opened.popitem()[1].close()
-
-    def writer(model: str) -> Continuer:
-        """One at a time: two models would not fit into a laptop's memory."""
-        if model not in opened:
-            close()
-            opened[model] = power.continuer(model)
-        return opened[model]
-
-    with TrainingView(stderr(), title=f"label · {problems.name}", quiet=json_) as view, ExitStack() as stack:
-        power = stack.enter_context(open_engine(engine, address=address, base_urls=base_url or (), rows=rows))
-        stack.callback(close)
-        if not programs:
-            sampling = Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed)
-            programs = stage.sample_programs(chosen, writer(policy), n, sampling, out, view.update)
-        box = stack.enter_context(power.sandbox(workers, limits))
-        judge = stack.enter_context(Judge(known, out / "verdicts.jsonl", box.run, box.width, limits))
-        graded = stage.grade_programs(programs, judge, view.update)
-        if first == 0:
-            counted = [stage.counted(row, known[row["task_id"]], {}) for row in graded]
-        else:
-            plan = Plan(first, more, max(first, most), spread)
-            meter = Meter(allowed, out / "spent.json")
-            drawing = Sampling(temperature=rollout_temperature, max_tokens=max_tokens, seed=seed)
-            roller = writer(rollout_policy or policy)
-            counted = stage.roll_out_programs(graded, known, roller, judge, plan, drawing, out, view.update, meter)
-        ran = judge.ran
-    labelled = [stage.step_data(row, known[row["task_id"]]) for row in counted]
-    if not prompts:
-        labelled = [{key: value for key, value in row.items() if key != "prompt"} for row in labelled]
-    for name in ("labels.jsonl", "labels.parquet"):
-        write_rows(labelled, out / name)
-    totals = stage.totals(labelled) | {"tests_run": ran, "seconds": round(time.monotonic() - started, 1)}
-    if json_:
-        print_json({"schema_version": SCHEMA_VERSION, "out": str(out), **totals})
+    plan = Plan(first, more, max(first, most), spread) if first else None
+    if recipe is not None:
+        if data is None:
+            raise ConfigError("--recipe needs the folder of its problems", "--data DATA")
+        if extra := given("problems", "out", "samples", "split", "min_tests", "shortest", "where"):
+            raise ConfigError(f"{extra[0]} goes with --problems, not with --recipe", "--source NAME, --limit N")
+        read = read_recipe(find_recipe(recipe))
+        asked = labelling.label_of(read)
+        policy = policy if given("policy") else asked.policy
+        rollout_policy = rollout_policy or asked.rollout_policy
+        n = n if given("n") else asked.n
+        temperature = temperature if given("temperature") else asked.temperature
+        rollout_temperature = rollout_temperature if given("rollout_temperature") else asked.rollout_temperature
+        max_tokens = max_tokens if given("max_tokens") else asked.max_tokens
+        plan = plan if given("first", "more", "most", "spread") else labelling.plan_of(asked)
+        jobs, title = labelling.jobs_of(read, data, source or (), limit), read.name
+    elif problems is None or out is None:
+        raise ConfigError("nothing to label", "--problems FILE --out FOLDER, or --recipe NAME --data DATA")
     else:
-        typer.echo(f"{out}: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in totals.items()))
+        chosen = choose(read_jsonl(problems), split, min_tests, shortest, limit, where or ())
+        known = {problem.id for problem in chosen}
+        programs = [row for row in read_jsonl(samples) if row["task_id"] in known] if samples and chosen else []
+        if chosen and samples and not programs:
+            raise ProblemError(f"{samples} has no program of the problems chosen", "check --problems and --split")
+        jobs, title = [labelling.Job(chosen, out, programs)], problems.name
+    if not all(job.problems for job in jobs):
+        raise ProblemError(f"{title}: no problem of split {split!r} meets the conditions", "--split all takes all")
+    settings = labelling.Settings(
+        policy=policy,
+        rollout_policy=rollout_policy or policy,
+        n=n,
+        sampling=Sampling(temperature=temperature, max_tokens=max_tokens, seed=seed),
+        rollout_sampling=Sampling(temperature=rollout_temperature, max_tokens=max_tokens, seed=seed),
+        plan=plan,
+        budget=Budget.parse(budget) if budget else Budget(),
+        limits=Limits(time_limit_s=time_limit, memory_mb=memory_mb),
+        workers=workers,
+        prompts=prompts,
+    )
+    with TrainingView(stderr(), title=f"label · {title}", quiet=json_) as view, ExitStack() as stack:
+        power = stack.enter_context(open_engine(engine, address=address, base_urls=base_url or (), rows=rows))
+        labeller = stack.enter_context(labelling.Labeller(power, settings, view.update))
+        for job in jobs:
+            started = time.monotonic()
+            totals = labeller.run(job) | {"seconds": round(time.monotonic() - started, 1)}
+            if json_:
+                print_json({"schema_version": SCHEMA_VERSION, "out": str(job.out), **totals})
+            else:
+                typer.echo(
+                    f"{job.out}: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in totals.items())
+                )

@@ -3,9 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from dreamprm_cli.errors import ConfigError
+from dreamprm_trainer.labelling import jobs_of, label_of, plan_of
+from dreamprm_trainer.recipe import read_recipe
+from dreamprm_trainer.rollouts import Plan
+
+DATED = {"2024-07-01": "train", "2024-09-01": "dev", "2025-03-01": "test", "2025-01-01": "train"}
 PROBLEM = {
     "task_id": "double_all",
     "statement": "Return the list with every number doubled, then sorted in descending order.",
@@ -35,6 +42,9 @@ def _write(path, *rows):
         (("--problems", "p.jsonl", "--split", "dev"), "no problem of split 'dev'", 42),
         (("--problems", "p.jsonl", "--engine", "fast"), "no engine 'fast'", 2),
         (("--problems", "p.jsonl", "--samples", "s.jsonl"), "has no program of the problems chosen", 42),
+        ((), "--recipe NAME --data DATA", 2),
+        (("--recipe", "laptop"), "--data DATA", 2),
+        (("--recipe", "laptop", "--data", "."), "--out goes with --problems", 2),
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_made(tmp_path, arguments, told, code):
@@ -45,6 +55,76 @@ def test_what_is_wrong_is_one_line_and_nothing_is_made(tmp_path, arguments, told
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def _recipe(folder, label="", **source):
+    """A recipe of one source `own` over p.jsonl, with a [label] of one program a problem."""
+    entry = {"name": "own", "problems": "p.jsonl", "pools": ["labels/own/labels.jsonl"], **source}
+    lines = ['name = "mine"', 'backbone = "qwen2.5-coder-0.5b"', "layers = [24]", "[[source]]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
+    lines += ["[label]", 'policy = "qwen2.5-coder-0.5b"', 'rollout_policy = "qwen2.5-coder-0.5b"', "n = 2", label]
+    lines += ["[fit]", 'train = ["own"]', "layers = [24]", 'aggregation = "mean"']
+    (folder / "mine.toml").write_text("\n".join(lines))
+    return read_recipe(folder / "mine.toml")
+
+
+def test_a_recipe_says_which_problems_go_into_which_folder(tmp_path):
+    _write(tmp_path / "p.jsonl", PROBLEM, {**PROBLEM, "task_id": "held", "split": "test"})
+    (job,) = jobs_of(_recipe(tmp_path), tmp_path)
+    assert [problem.id for problem in job.problems] == ["double_all"]  # the split that the source asks for
+    assert job.out == tmp_path / "labels" / "own"
+    with pytest.raises(ConfigError, match="no source 'other'"):
+        jobs_of(_recipe(tmp_path), tmp_path, ["other"])
+    with pytest.raises(ConfigError, match=r"reads no labels\.jsonl"):
+        jobs_of(_recipe(tmp_path, pools=["pool.jsonl"]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "plan"),
+    [("", Plan(4, 2, 16)), ("k = 3", Plan(3, 2, 3)), ("k = 16\nadaptive = false", Plan(16, 1, 16))],
+)
+def test_a_recipe_says_how_many_rollouts(tmp_path, label, plan):
+    assert plan_of(label_of(_recipe(tmp_path, label))) == plan
+
+
+def test_sources_that_share_a_folder_are_labelled_together(tmp_path):
+    from dreamprm_trainer.recipe import find_recipe
+
+    _write(
+        tmp_path / "p.jsonl",
+        *({**PROBLEM, "task_id": day, "split": split, "date": day} for day, split in DATED.items()),
+    )
+    paper = read_recipe(find_recipe("paper"))
+    here = tuple(replace(source, problems=str(tmp_path / "p.jsonl")) for source in paper.sources)
+    (job,) = jobs_of(replace(paper, sources=here, reference=None), tmp_path)
+    assert {problem.id for problem in job.problems} == {"2024-07-01", "2024-09-01", "2025-03-01"}
+
+
+def _label_by_recipe(folder, *arguments):
+    command = [sys.executable, "-m", "dreamprm_cli", "train", "label", "--recipe", "mine.toml", "--data", "."]
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def test_a_recipe_without_label_says_so(tmp_path):
+    _recipe(tmp_path)
+    text = (tmp_path / "mine.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text[: text.index("[label]")] + text[text.index("[fit]") :])
+    done = _label_by_recipe(tmp_path)
+    assert done.returncode == 2
+    assert "has no [label]" in done.stderr
+
+
+@pytest.mark.model
+@pytest.mark.docker
+def test_a_recipe_is_labelled_where_fit_looks_for_it(tmp_path):
+    _write(tmp_path / "p.jsonl", PROBLEM)
+    _recipe(tmp_path, "max_tokens = 80")
+    done = _label_by_recipe(tmp_path, "--first", "0", "-n", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["programs"] == 1  # -n replaces the recipe's 2
+    (row,) = [json.loads(line) for line in (tmp_path / "labels" / "own" / "labels.jsonl").read_text().splitlines()]
+    assert row["tokens"] <= 80
+    assert row["labels"][-1] == float(row["passed"])
 
 
 @pytest.mark.docker

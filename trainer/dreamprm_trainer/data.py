@@ -19,7 +19,7 @@ from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem, Step
 from dreamprm_trainer.overlap import near_duplicates
-from dreamprm_trainer.problems import Row, problem_of, read_jsonl, with_splits
+from dreamprm_trainer.problems import Row, problem_of, read_jsonl, test_count, with_splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def problem_rows(
 
 def _tested(source: Source, row: Row) -> bool:
     """Whether the problem's tests are good enough."""
-    enough = row.get("tests", {}).get("n", math.inf) >= source.min_tests
+    enough = test_count(row) >= source.min_tests
     return enough and (source.unverified or row.get("quality") != "unverified")
 
 

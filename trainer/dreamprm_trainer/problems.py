@@ -73,16 +73,14 @@ def choose(
     kept = [
         problem_of(row)
         for row, own in with_splits(rows)
-        if split in ("all", own)
-        and _test_count(row) >= min_tests
-        and all(_meets(row, condition) for condition in where)
+        if split in ("all", own) and test_count(row) >= min_tests and all(_meets(row, condition) for condition in where)
     ]
     if shortest:
         kept.sort(key=lambda problem: len(problem.statement))
     return kept[:limit]
 
 
-def _test_count(row: Row) -> float:
+def test_count(row: Row) -> float:
     """Infinite where the format does not say."""
     tests = row.get("tests")
     if isinstance(tests, list):
