@@ -24,6 +24,9 @@ def mine(
     history: Annotated[
         bool, typer.Option("--history", help="Also pairs of before and after, and how long functions have stood.")
     ] = False,
+    functions: Annotated[
+        int | None, typer.Option(min=1, help="Try wrong bodies of so many covered functions only (all).")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Containers of the sandbox.")] = 1,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
@@ -47,7 +50,7 @@ def mine(
     by = cast(Literal["file", "time"], split)
     with Repository(repo) as repository:
         folder = out or Path(".dreamprm/mined") / (re.sub(r"[^\w.-]", "_", repo.resolve().name) or "repository")
-        report = run(repository, folder, Options(not no_tests, by, history, workers), say)
+        report = run(repository, folder, Options(not no_tests, by, history, workers, functions), say)
     if json_:
         print_json({**report, "out": str(folder)})
         return

@@ -47,6 +47,9 @@ def own(
     n: Annotated[int, typer.Option("-n", min=1, help="Programs of each function at most.")] = 8,
     rollouts: Annotated[int, typer.Option(min=0, help="Of each prefix at most; 0 for none.")] = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a program.")] = 400,
+    functions: Annotated[
+        int | None, typer.Option(min=1, help="Mine so many covered functions of each repository only (all).")
+    ] = None,
     split: Annotated[str, typer.Option(help="What is held out: whole files, or what changed last (time).")] = "file",
     prm: Annotated[str, typer.Option("--prm", help="The PRM to start from and to beat.")] = "default",
     adopt: Annotated[bool, typer.Option(help="Name the new PRM in the repository's dreamprm.toml if it wins.")] = True,
@@ -79,7 +82,8 @@ def own(
     asked = Options(
         repos=tuple(repos), out=out or Path(".dreamprm/own") / name, policy=policy, budget=Budget.parse(budget),
         engine=engine, base_url=base_url, n=n, rollouts=rollouts, max_tokens=max_tokens,
-        by=cast(Literal["file", "time"], split), workers=workers, seed=seed, prm=prm, adopt=adopt,
+        by=cast(Literal["file", "time"], split), functions=functions, workers=workers, seed=seed, prm=prm,
+        adopt=adopt,
     )  # fmt: skip
     if dry_run:
         found = estimate(asked)

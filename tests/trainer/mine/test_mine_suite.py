@@ -141,6 +141,19 @@ def test_a_flaky_test_is_left_out(make: Make, tmp_path: Path) -> None:
     assert report["tests"] == 3
 
 
+def test_a_part_is_mined_and_the_rest_later(make: Make, tmp_path: Path) -> None:
+    repo, out = make(PROJECT), tmp_path / "out"
+    report = _mined(repo, out, "--functions", "2")
+    assert (report["covered"], report["drawn"], report["with_killing_test"]) == (3, 2, 2)
+    assert "not drawn: --functions 2" in [one["why"] for one in report["untested"]]
+    kept = (out / "runs.jsonl").read_bytes()
+    assert len(kept.splitlines()) == 1 + 2  # the suite, and each function
+    assert _mined(repo, out)["drawn"] == 3
+    runs = (out / "runs.jsonl").read_bytes()
+    assert runs.startswith(kept)
+    assert len(runs.splitlines()) == 1 + 3
+
+
 def test_src_layout_methods_of_unittest_and_a_file_that_cannot_be_collected(make: Make, tmp_path: Path) -> None:
     files = {
         "src/lib/__init__.py": "",

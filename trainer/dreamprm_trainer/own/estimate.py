@@ -39,7 +39,7 @@ def estimate(options: Options) -> Row:
     measured: they were mined here before; else tasks and covered are those that the text of the tests names. Raises
     ProblemError for nothing to mine.
     """
-    each = [_one(repo, options.out / name) for name, repo in options.named().items()]
+    each = [_one(repo, options.out / name, options.functions) for name, repo in options.named().items()]
     found: Row = {key: sum(one[key] for one in each) for key in ("tasks", "functions", "covered", "tests")}
     found["measured"] = all(one["measured"] for one in each)
     found["estimated"] = cost(found["tasks"], found["covered"], options, rates(options.out))
@@ -74,7 +74,7 @@ def rates(out: Path) -> Rates:
     return replace(ROUGH, tokens=spent["tokens"] / each, label_s=spent["minutes"] * 60 / each)
 
 
-def _one(repo: Path, folder: Path) -> Row:
+def _one(repo: Path, folder: Path, most: int | None) -> Row:
     from dreamprm_trainer.mine import pipeline
     from dreamprm_trainer.mine.repository import Repository
 
@@ -84,6 +84,7 @@ def _one(repo: Path, folder: Path) -> Row:
             return {**kept, "tasks": kept["with_killing_test"], "covered": kept["covered"] or 0, "measured": True}
         read = pipeline.read(repository)
         named = sum(one.name in read.named for one in read.fit)
+        named = min(named, most or named)
         left_out = [{"name": name, "why": why} for name, why in (*repository.left_out, *read.left_out)]
         return {
             "tasks": round(ROUGH.tested * named), "functions": len(read.functions), "covered": named,

@@ -15,8 +15,8 @@ from dreamprm_trainer.budget import Budget
 class Options:
     """repos: to learn from; out: where everything is kept; budget: of labelling; engine: of `open_engine`, base_url: a
     server that has the policy; n: programs of a task at most; rollouts: of a prefix at most, 0 for none; by: how
-    functions are held out; prm: the shipped one, to start from and to beat; adopt: let the new PRM become the
-    repositories' default if it does."""
+    functions are held out; functions: mined of each repository at most, None for all; prm: the shipped one, to start
+    from and to beat; adopt: let the new PRM become the repositories' default if it does."""
 
     repos: tuple[Path, ...]
     out: Path
@@ -28,6 +28,7 @@ class Options:
     rollouts: int = 8
     max_tokens: int = 400
     by: Literal["file", "time"] = "file"
+    functions: int | None = None
     workers: int = 1
     seed: int = 0
     prm: str = "default"

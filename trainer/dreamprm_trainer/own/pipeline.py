@@ -124,13 +124,13 @@ def mine(name: str, repo: Path, options: Options, tell: Tell) -> Row:
         tell(Progressed(done=done))
 
     with Repository(repo) as repository:
-        asked = mining.Options(True, options.by, False, options.workers)
+        asked = mining.Options(True, options.by, False, options.workers, options.functions)
         return mining.mine(repository, options.out / name, asked, lambda line: tell(TrainingNotice(text=line)), at)
 
 
 def about(mined: Row) -> Row:
     """What the report says of what was mined."""
-    counts = ("functions", "covered", "tests", "tasks", "with_killing_test", "negatives")
+    counts = ("functions", "covered", "drawn", "tests", "tasks", "with_killing_test", "negatives")
     return {key: mined[key] for key in ("commit", *counts, "splits", "left_out")}
 
 
