@@ -1,6 +1,7 @@
 """From labelled programs to the file of states and counts that `real.py` experiments on.
 
 python -m dreamprm_trainer.real_data --problems PROBLEMS.jsonl.gz --labels LABELS.jsonl[.gz]
+python -m dreamprm_trainer.real_data --recipe RECIPE.toml --data DATA    # all training sources, as far as rolled out
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dreamprm_trainer.data import Item, Source, load
 from dreamprm_trainer.features import extract, open_cache
 from dreamprm_trainer.labels import Steps, counted_steps
 from dreamprm_trainer.real import FILE, write
+from dreamprm_trainer.recipe import find_recipe, read_recipe
 from dreamprm_trainer.tables import Table, build
 
 BACKBONE = "qwen2.5-coder-0.5b"
@@ -35,26 +37,44 @@ def scored_steps(item: Item) -> list[int]:
     return [number for number, step in enumerate(item.steps) if step.scored]
 
 
-def make(problems: Path, labels: Path, out: Path) -> Steps:
-    """Encode the programs of a label set (what the cache lacks) and write the file of their states and counts."""
-    items = load([Source("real", str(problems), (str(labels),))], [Path()]).items
+def of_labels(problems: Path, labels: Path) -> list[Item]:
+    """The programs of one label set."""
+    return load([Source("real", str(problems), (str(labels),))], [Path()]).items
+
+
+def of_recipe(name: str, data: Path) -> list[Item]:
+    """The training programs of a recipe."""
+    recipe = read_recipe(find_recipe(name))
+    sources = [source for source in recipe.sources if source.name in recipe.train]
+    loaded = load(sources, [recipe.folder, data], recipe.reference)
+    return [item for item in loaded.items if item.split == "train"]
+
+
+def make(items: Sequence[Item], out: Path) -> Steps:
+    """Encode programs that have counts (what the cache lacks) and write the file of their states and counts."""
+    counted = [item for item in items if item.rollouts]
     cache = open_cache(cache_dir() / "features", BACKBONE, LAYERS)
-    extract(items, cache)
-    steps = steps_of(build((item for item in items if item.rollouts), cache), [LAYER], LAYERS)
+    extract(counted, cache)
+    steps = steps_of(build(counted, cache), [LAYER], LAYERS)
     write(out, steps)
     return steps
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dreamprm_trainer.real_data", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--problems", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="labels.jsonl of `dreamprm train label`")
+    parser.add_argument("--problems", type=Path)
+    parser.add_argument("--labels", type=Path, help="labels.jsonl of `dreamprm train label`")
+    parser.add_argument("--recipe", help="instead of both: the training programs of a recipe")
+    parser.add_argument("--data", type=Path, default=Path(), help="with --recipe: the folder of its problems")
     parser.add_argument("--out", type=Path, default=FILE)
     args = parser.parse_args(argv)
+    if not args.recipe and not (args.problems and args.labels):
+        parser.error("--problems and --labels, or --recipe")
     try:
-        steps = make(args.problems, args.labels, args.out)
+        items = of_recipe(args.recipe, args.data) if args.recipe else of_labels(args.problems, args.labels)
+        steps = make(items, args.out)
         if not len(steps):
-            raise ProblemError(f"{args.labels}: no program has rollouts of all of its inner prefixes")
+            raise ProblemError(f"{args.recipe or args.labels}: no program has rollouts of all of its inner prefixes")
     except DreamPRMError as error:
         print(f"error: {error.message}\n  {error.hint}".rstrip(), file=sys.stderr)
         return error.exit_code
