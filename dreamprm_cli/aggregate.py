@@ -35,6 +35,14 @@ def aggregate(step_rewards: Sequence[float], how: str = "mean") -> float:
     return function(scored) if scored else math.nan
 
 
+def standing(reward: float, mean_logprob: float, weight: float) -> float:
+    """What programs are ranked by: the reward's log-odds, and `weight` times the policy's mean log-probability.
+
+    A reward model that reads code and a policy that wrote it err in different ways. NaN when either is.
+    """
+    return math.log(max(reward, _EPS)) - math.log(max(1 - reward, _EPS)) + weight * mean_logprob
+
+
 def pass_at_k(n: int, passed: int, k: int) -> float:
     """Unbiased pass@k from n samples of which `passed` pass (Chen et al. 2021, eq. 1); NaN when n < k."""
     if n < k:

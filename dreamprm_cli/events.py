@@ -107,10 +107,12 @@ class Notice(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen(Event):
-    """Best first. `chosen` is None when there is no program to choose."""
+    """Best first. `chosen` is None when there is no program to choose. `logprob_weight`: see `aggregate.standing`; 0
+    where the rewards alone decide."""
 
     chosen: int | None
     ranking: list[int]
+    logprob_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

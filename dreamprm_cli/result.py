@@ -21,7 +21,7 @@ def result(events: Iterable[ev.Event]) -> dict[str, Any]:
     start: ev.RunStarted | None = None
     steps: dict[int, dict[int, dict[str, Any]]] = {}
     candidates: dict[int, dict[str, Any]] = {}
-    out: dict[str, Any] = {"chosen": None, "ranking": []}
+    out: dict[str, Any] = {"chosen": None, "ranking": [], "logprob_weight": 0.0}
     notices: list[str] = []
     for event in events:
         match event:
@@ -54,7 +54,7 @@ def result(events: Iterable[ev.Event]) -> dict[str, Any]:
             case ev.Notice():
                 notices.append(event.text)
             case ev.Chosen():
-                out.update(chosen=event.chosen, ranking=event.ranking)
+                out.update(chosen=event.chosen, ranking=event.ranking, logprob_weight=event.logprob_weight)
             case ev.RunFinished():
                 out.update(
                     interrupted=event.interrupted,

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from dreamprm_cli import events as ev
-from dreamprm_cli.aggregate import aggregate
+from dreamprm_cli.aggregate import aggregate, standing
 from dreamprm_cli.fence import FenceExtractor
 from dreamprm_cli.policy import Delta, Policy, Sampling, candidate_seed
 from dreamprm_cli.prm import Scorer, ScoringSession
@@ -190,16 +190,27 @@ def solve(
             if isinstance(event, ev.CandidateFinished):
                 done[event.candidate] = event
                 yield from run_tests(_restore(request.problem, event.candidate, event))
-    ranking = rank(done, tested)
-    yield ev.Chosen(t=now(), chosen=ranking[0] if ranking else None, ranking=ranking)
+    weight = scorer.logprob_weight if scorer is not None and told(done) else 0.0
+    ranking = rank(done, tested, weight)
+    yield ev.Chosen(t=now(), chosen=ranking[0] if ranking else None, ranking=ranking, logprob_weight=weight)
 
 
-def rank(done: Mapping[int, ev.CandidateFinished], tested: Mapping[int, ev.TestsRan]) -> list[int]:
+def told(done: Mapping[int, ev.CandidateFinished]) -> bool:
+    """Whether the policy said of every program how likely it found it."""
+    return not any(math.isnan(event.mean_logprob) for event in done.values() if event.code.strip())
+
+
+def rank(
+    done: Mapping[int, ev.CandidateFinished], tested: Mapping[int, ev.TestsRan], logprob_weight: float = 0.0
+) -> list[int]:
     """Candidates with any code, best first.
 
     Programs that pass their tests come first, then whole programs (they parse and were not cut off), then the
-    reward decides; without rewards the mean log-probability does.
+    reward decides, with so much of the mean log-probability (see `standing`); without rewards that alone does.
     """
+
+    def stands(event: ev.CandidateFinished) -> float:
+        return standing(event.reward, event.mean_logprob, logprob_weight) if logprob_weight else event.reward
 
     def key(index: int) -> tuple[float, ...]:
         event = done[index]
@@ -208,7 +219,7 @@ def rank(done: Mapping[int, ev.CandidateFinished], tested: Mapping[int, ev.Tests
         return (
             float(verdict is not None and verdict.status == "PASS"),
             float(whole),
-            -1.0 if math.isnan(event.reward) else event.reward,
+            -math.inf if math.isnan(event.reward) else stands(event),
             -math.inf if math.isnan(event.mean_logprob) else event.mean_logprob,
             -index,
         )

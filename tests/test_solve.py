@@ -128,6 +128,28 @@ def test_rank_prefers_whole_programs_to_those_cut_off():
     assert rank({0: done(0, "length", 0.9), 1: done(1, "stop", 0.1)}, {}) == [1, 0]
 
 
+def test_rank_weighs_the_reward_and_the_log_probability():
+    def done(index, reward, logprob):
+        return ev.CandidateFinished(
+            t=0.0, candidate=index, code="x = 1\n", finish_reason="stop", seed=0, tokens=1, mean_logprob=logprob,
+            reward=reward, adherence={"parses": True},
+        )  # fmt: skip
+
+    close = {0: done(0, 0.55, -0.9), 1: done(1, 0.5, -0.1)}
+    assert rank(close, {}) == [0, 1]
+    assert rank(close, {}, 2.0) == [1, 0]  # 0.2 in log-odds against 1.6
+    assert rank({0: done(0, 1.0, -0.9), 1: done(1, 0.5, -0.1)}, {}, 2.0) == [0, 1]
+    assert rank({0: done(0, math.nan, -0.1), 1: done(1, 0.1, -3.0)}, {}, 2.0) == [1, 0]  # no step to score
+
+
+@pytest.mark.parametrize(("known", "weight"), [(True, 2.0), (False, 0.0)])
+def test_log_probability_counts_where_it_is_known_of_every_program(known, weight):
+    scorer = ScriptedScorer({"POOR": 0.1}, logprob_weight=2.0)
+    policy = ScriptedPolicy([GOOD, GOOD], logprob=-0.1 if known else math.nan)
+    (chosen,) = of(list(solve(Request(PROBLEM, 2, Sampling()), policy, scorer)), ev.Chosen)
+    assert chosen.logprob_weight == weight
+
+
 def start(folder, texts, past=(), **options):
     policy = ScriptedPolicy(texts)
     request = Request(PROBLEM, len(texts), Sampling())

@@ -31,12 +31,14 @@ class Scorer(Protocol):
     """A loaded PRM checkpoint.
 
     device: "cpu", a torch device such as "cuda:0", or "remote". forms: kinds of problem it has learned from,
-    empty when unknown.
+    empty when unknown. logprob_weight: of the policy's mean log-probability beside its rewards, where programs are
+    ranked (`aggregate.standing`); 0 for none.
     """
 
     name: str
     device: str
     forms: tuple[str, ...]
+    logprob_weight: float
 
     def start(self, problem: Problem) -> ScoringSession:
         """Encode the problem. Raises CheckpointError when the backbone cannot be loaded, ScorerError for a server's

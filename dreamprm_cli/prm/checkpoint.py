@@ -45,6 +45,8 @@ class Checkpoint:
 
     layers: whose states the head reads, counted from 1, side by side in this order.
     unit: what a step is: "function", or "line" for experiments (such a checkpoint is judged, but cannot score live).
+    logprob_weight: of the policy's mean log-probability beside the reward, where programs are ranked
+    (`aggregate.standing`).
     forms: kinds of problem it has learned from (`prompts.problem_form`); empty when not recorded.
     data_sha256: digest of the training data; metrics: held-out results, as the trainer recorded them.
     """
@@ -58,6 +60,7 @@ class Checkpoint:
     max_length: int = 4096
     code_reserve: int = 1536
     aggregation: str = "mean"
+    logprob_weight: float = 0.0
     unit: str = "function"
     forms: tuple[str, ...] = ()
     data_sha256: str = ""
@@ -79,6 +82,7 @@ class Checkpoint:
             "max_length": self.max_length,
             "code_reserve": self.code_reserve,
             "aggregation": self.aggregation,
+            "logprob_weight": self.logprob_weight,
             "unit": self.unit,
             "calibration": {"temperature": self.head.temperature, "offset": self.head.offset},
             "forms": list(self.forms),
@@ -157,6 +161,7 @@ def load(folder: Path) -> Checkpoint:
             max_length=int(about["max_length"]),
             code_reserve=int(about["code_reserve"]),
             aggregation=str(about["aggregation"]),
+            logprob_weight=float(about.get("logprob_weight") or 0.0),
             unit=str(about.get("unit", "function")),
             forms=tuple(about.get("forms") or ()),
             data_sha256=str(about["data_sha256"]),
@@ -195,6 +200,8 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
         wrong = f"splitter {checkpoint.splitter_version}, this version splits as {SPLITTER_VERSION}"
     elif checkpoint.aggregation not in AGGREGATIONS:
         wrong = f"unknown aggregation {checkpoint.aggregation!r}"
+    elif not 0 <= checkpoint.logprob_weight < math.inf:
+        wrong = f"a weight of log-probability of {checkpoint.logprob_weight}"
     elif checkpoint.unit not in ("function", "line"):
         wrong = f"steps that are a {checkpoint.unit!r} each"
     elif not checkpoint.layers or min(checkpoint.layers) < 1:

@@ -58,12 +58,14 @@ class LlamaScorer:
         adapter: Mapping[str, LowRank] | None = None,
         name: str = "features",
         forms: Sequence[str] = (),
+        logprob_weight: float = 0.0,
         step_token: str | None = None,
         max_length: int = 4096,
         code_reserve: int = 1536,
         threads: int | None = None,
     ) -> None:
         self.name, self.forms, self.head = name, tuple(forms), head
+        self.logprob_weight = logprob_weight
         self.layers = tuple(layers)
         self.shape = read_shape(source.folder)
         if not 1 <= min(self.layers) <= max(self.layers) <= self.shape.layers:

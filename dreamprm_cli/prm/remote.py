@@ -37,6 +37,7 @@ class RemoteScorer:
             if about.get(what) != ours:
                 raise self.client.error(f"its {what} is {about.get(what)}, ours is {ours}", _SAME)
         self.forms: tuple[str, ...] = tuple(map(str, about.get("forms") or ()))
+        self.logprob_weight = float(about.get("logprob_weight") or 0.0)
 
     def start(self, problem: Problem) -> RemoteSession:
         """Have the problem encoded there."""

@@ -42,12 +42,13 @@ class PackedScorer:
         head: Head | None = None,
         name: str = "features",
         forms: Sequence[str] = (),
+        logprob_weight: float = 0.0,
         step_token: str | None = None,
         max_length: int = 4096,
         code_reserve: int = 1536,
     ) -> None:
         self.name = name
-        self.forms = tuple(forms)
+        self.forms, self.logprob_weight = tuple(forms), logprob_weight
         self.backbone = backbone
         self.device = str(backbone.device)
         self.layers = tuple(layers or (backbone.depth,))

@@ -15,7 +15,8 @@ class ScriptedScorer:
     device = "cpu"
     forms: tuple[str, ...] = ()
 
-    def __init__(self, words: Mapping[str, float], default: float = 0.5) -> None:
+    def __init__(self, words: Mapping[str, float], default: float = 0.5, logprob_weight: float = 0.0) -> None:
+        self.logprob_weight = logprob_weight
         self._words = dict(words)
         self._default = default
 

@@ -47,7 +47,7 @@ class VllmScorer:
         checkpoint = load(folder)
         if not (folder / "tokenizer.json").is_file():
             raise CheckpointError(f"{folder} was not exported for vLLM: it has no tokenizer.json", _NO_FOLDER)
-        self.forms = checkpoint.forms
+        self.forms, self.logprob_weight = checkpoint.forms, checkpoint.logprob_weight
         self.tokens = Tokens(read_tokenizer(folder), checkpoint.step_token)
         self.problem_limit = checkpoint.max_length - checkpoint.code_reserve
 

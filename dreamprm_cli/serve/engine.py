@@ -34,11 +34,12 @@ class Job:
 
 
 class Engine(Protocol):
-    """name, device, forms: of its Scorer. batch_tokens: how much is worth scoring at once."""
+    """name, device, forms, logprob_weight: of its Scorer. batch_tokens: how much is worth scoring at once."""
 
     name: str
     device: str
     forms: tuple[str, ...]
+    logprob_weight: float
     batch_tokens: int
 
     def prepare(self, request: ScoreRequest) -> Job:
@@ -66,6 +67,7 @@ class PlainEngine:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self.name, self.device, self.forms = scorer.name, scorer.device, scorer.forms
+        self.logprob_weight = scorer.logprob_weight
 
     def prepare(self, request: ScoreRequest) -> Job:
         return Job(request)

@@ -198,7 +198,7 @@ class _Exchange(BaseHTTPRequestHandler):
             "status": self._status(), "version": __version__, "schema_version": SCHEMA_VERSION,
             "prm": service.engine.name, "device": service.engine.device, "forms": list(service.engine.forms),
             "template_version": PRM_TEMPLATE_VERSION, "splitter_version": SPLITTER_VERSION,
-            "aggregation": self.server.aggregation,
+            "aggregation": self.server.aggregation, "logprob_weight": service.engine.logprob_weight,
         }  # fmt: skip
 
     def _status(self) -> str:

@@ -37,6 +37,7 @@ class TreeEngine:
         backbone = scorer.backbone
         self._scorer = scorer
         self.name, self.device, self.forms = scorer.name, scorer.device, scorer.forms
+        self.logprob_weight = scorer.logprob_weight
         # A batch takes at most half, so that it fits whatever is kept of its own problems.
         self.capacity = max(cache_bytes // backbone.token_bytes, 2 * scorer.max_length)
         self.batch_tokens = min(WAVE_TOKENS[backbone.device.type], self.capacity // 2)

@@ -14,7 +14,7 @@ from dreamprm_cli.view.text import label
 
 _WIDE = 96  # columns from which intervals have room
 _RIVALS = 4  # curves beside those of the model, the oracle and chance
-_ALWAYS = ("prm", "random")
+_ALWAYS = ("prm", "prm+logprob", "random")
 
 
 def render(result: Mapping[str, Any], width: int, *, ascii: bool = False) -> RenderableType:
@@ -55,7 +55,7 @@ def methods(result: Mapping[str, Any], width: int) -> Table:
         ]
         if (test := result["mcnemar"].get(method)) is not None:
             cells.append(f"{test['b']} : {test['c']}  p {_short(test['p'])}")
-        table.add_row(*map(Text, cells), style="bold" if method == "prm" else "")
+        table.add_row(*map(Text, cells), style="bold" if method in ("prm", "prm+logprob") else "")
     return table
 
 
@@ -67,8 +67,9 @@ def _curves(result: Mapping[str, Any]) -> Iterator[Curve]:
         if by_size and not method.startswith("prm,")
     }
     others = sorted((name for name in found if name not in _ALWAYS), key=lambda name: -found[name][-1][1])[:_RIVALS]
-    if "prm" in found:
-        yield Curve("prm", found["prm"])
+    for name in ("prm", "prm+logprob"):
+        if name in found:
+            yield Curve(name, found[name])
     yield Curve("oracle", tuple((int(n), value) for n, value in result["oracle"].items()))
     for name in [*others, *(name for name in found if name == "random")]:
         yield Curve(name, found[name])

@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dreamprm_cli.aggregate import AGGREGATIONS  # noqa: E402
+from dreamprm_cli.aggregate import AGGREGATIONS, standing  # noqa: E402
 from dreamprm_trainer.bench import BASELINES, bench, columns, save  # noqa: E402
 from dreamprm_trainer.candidates import read  # noqa: E402
+from dreamprm_trainer.evaluate import evaluate, pools_of  # noqa: E402
 from dreamprm_trainer.rankers import open_rankers, score  # noqa: E402
 
 CODES = ("def f(x):\n    return x\n", "def f(x):\n    return (x\n", "def f(x):\n    return x + 1\n", "f = len\n")
@@ -83,11 +84,23 @@ def test_one_program_without_log_probability_takes_the_method_away(pool, tmp_pat
 def test_the_rewards_of_the_model_are_aggregated_in_every_way(pool, checkpoint, tmp_path):
     rankers = open_rankers(checkpoint("prm", 1, aggregation="min"), {"x": checkpoint("x", 1, aggregation="last")})
     rewards = score(rankers, pool.items, tmp_path / "features")
-    found = columns(rankers, rewards)
+    found = columns(rankers, rewards, pool.items)
     assert list(found)[:2] == ["prm", "prm, mean"]
     assert found["x"] == found["prm, last"]  # the same head
     assert found["prm"][0] == min(rewards["prm"][0])
-    assert np.isnan(columns(rankers, {"prm": [[]], "x": [[]]})["prm"]).all()
+    assert np.isnan(columns(rankers, {"prm": [[]], "x": [[]]}, pool.items[:1])["prm"]).all()
+
+
+def test_a_model_that_asks_for_log_probability_is_ranked_with_it_too(pool, checkpoint, tmp_path):
+    rankers = open_rankers(checkpoint("prm", 1, logprob_weight=2.0), {})
+    rewards = score(rankers, pool.items, tmp_path / "features")
+    found = columns(rankers, rewards, pool.items)
+    expected = [standing(r, item.mean_logprob, 2.0) for r, item in zip(found["prm"], pool.items, strict=True)]
+    assert found["prm+logprob"] == pytest.approx(expected, nan_ok=True)
+    first, *others = pool.items
+    assert "prm+logprob" not in columns(rankers, rewards, [replace(first, mean_logprob=math.nan), *others])
+    assert "prm+logprob" not in columns(open_rankers(checkpoint("none", 1), {}), rewards, pool.items)
+    assert set(evaluate(pools_of(pool.items, found), [1])["best_of_n"]["prm+logprob"]["1"]["over"]) >= {"prm"}
 
 
 @pytest.mark.docker

@@ -14,7 +14,8 @@ from dreamprm_cli.training import Tell, silent
 from dreamprm_trainer import figures
 from dreamprm_trainer.agreement import NONE
 from dreamprm_trainer.candidates import Candidates, agreement
-from dreamprm_trainer.evaluate import MAIN, baseline_columns, evaluate, pools_of, sizes_of
+from dreamprm_trainer.data import Item
+from dreamprm_trainer.evaluate import MAIN, baseline_columns, evaluate, pools_of, sizes_of, with_logprob
 from dreamprm_trainer.paired import RESAMPLES
 from dreamprm_trainer.rankers import Ranker, Rewards, score
 
@@ -35,7 +36,7 @@ def bench(
     candidates: graded ones. features: folder of cached states; verdicts: file of what the sandbox has told already.
     """
     items = candidates.items
-    scores = columns(rankers, score(rankers, items, features, tell)) | baseline_columns(items)
+    scores = columns(rankers, score(rankers, items, features, tell), items) | baseline_columns(items)
     groups: dict[str, list[int]] = {}
     skipped: dict[str, str] = {}
     left_out = dict(candidates.left_out)
@@ -69,13 +70,15 @@ def bench(
     }
 
 
-def columns(rankers: Sequence[Ranker], rewards: Mapping[str, Rewards]) -> dict[str, list[float]]:
-    """A reward for each program by each ranker, aggregated as its checkpoint says; by the reward model in all ways."""
+def columns(rankers: Sequence[Ranker], rewards: Mapping[str, Rewards], items: Sequence[Item]) -> dict[str, list[float]]:
+    """A reward for each program by each ranker, aggregated as its checkpoint says; by the reward model in all ways, and
+    with the policy's log-probability as `solve` ranks."""
     found: dict[str, list[float]] = {}
     for ranker in rankers:
         own = ranker.checkpoint.aggregation
         found[ranker.name] = [aggregate(steps, own) for steps in rewards[ranker.name]]
         if ranker.name == MAIN:
+            found |= with_logprob(found[MAIN], items, ranker.checkpoint.logprob_weight)
             others = [how for how in AGGREGATIONS if how != own]
             found |= {f"{MAIN}, {how}": [aggregate(steps, how) for steps in rewards[MAIN]] for how in others}
     return found

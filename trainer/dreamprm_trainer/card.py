@@ -108,9 +108,15 @@ def _model(fit: Mapping[str, Any]) -> Iterator[str]:
     known = REGISTRY.get(fit["backbone"])
     licence = f" ({known.licence})" if known else ""
     layers = _list(settings["layers"])
-    after = f"a program's reward is the {settings['aggregation']} of its steps'. " + (
-        "Temperature and offset were calibrated on the validation programs."
+    after = (
+        f"a program's reward is the {settings['aggregation']} of its steps'. Temperature and offset were calibrated on "
+        "the validation programs."
     )
+    if weight := settings.get("logprob_weight"):
+        after += (
+            f" Where the policy tells log-probabilities, programs are ranked by the reward's log-odds and {weight:g} "
+            "times the mean log-probability of a token."
+        )
     if fit["params"] != "features":
         how = (
             "all of it tuned"
@@ -149,17 +155,17 @@ def _verdict(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for name, result in metrics.get(section, {}).items():
         n = max(result["oracle"], key=int)
-        prm = result["best_of_n"]["prm"][n]
-        for baseline in _BASELINES:
-            over = prm["over"].get(baseline)
-            if over is None:
-                continue
-            low, high = over["ci95"]
-            word = "beats" if low > 0 else "is beaten by" if high < 0 else "is not told apart from"
-            yield (
-                f"- **{name}, best of {n}**: it {word} {_title(baseline)} "
-                f"({over['difference']:+.3f} of the problems, 95 % interval {low:+.3f} to {high:+.3f})."
-            )
+        for method, who in (("prm", "it"), ("prm+logprob", "with log-probability it")):
+            for baseline in _BASELINES if method in result["best_of_n"] else ():
+                over = result["best_of_n"][method][n]["over"].get(baseline)
+                if over is None:
+                    continue
+                low, high = over["ci95"]
+                word = "beats" if low > 0 else "is beaten by" if high < 0 else "is not told apart from"
+                yield (
+                    f"- **{name}, best of {n}**: {who} {word} {_title(baseline)} "
+                    f"({over['difference']:+.3f} of the problems, 95 % interval {low:+.3f} to {high:+.3f})."
+                )
 
 
 def _data(train: Mapping[str, Any]) -> Iterator[str]:
@@ -219,7 +225,12 @@ def _cell(value: float | None, interval: Sequence[float | None] | None = None, d
 
 
 def _title(method: str) -> str:
-    return {"prm": "**this model**", "random": "a random pick", "logprob": "mean log-probability"}.get(method, method)
+    return {
+        "prm": "**this model**",
+        "prm+logprob": "**this model with log-probability**, as `solve` ranks",
+        "random": "a random pick",
+        "logprob": "mean log-probability",
+    }.get(method, method)
 
 
 def _steps(steps: str) -> str:

@@ -41,6 +41,7 @@ def save(folder: Path, head: Head, recipe: Recipe, report: Mapping[str, Any]) ->
         head=head,
         hidden=config["hidden_size"],
         aggregation=recipe.aggregation,
+        logprob_weight=recipe.fit.logprob_weight,
         unit=recipe.unit,
         forms=tuple(report["forms"]),
         data_sha256=data_digest(report["files"]),
@@ -55,6 +56,7 @@ def adopt(tuned: Path, folder: Path, recipe: Recipe, report: Mapping[str, Any]) 
     checkpoint = replace(
         load(tuned),
         aggregation=recipe.aggregation,
+        logprob_weight=recipe.fit.logprob_weight,
         forms=tuple(report["forms"]),
         data_sha256=data_digest(report["files"]),
         metrics=_metrics(recipe, report),

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from dreamprm_cli.aggregate import auc, best_of_n, pass_at_k
+from dreamprm_cli.aggregate import auc, best_of_n, pass_at_k, standing
 from dreamprm_trainer.agreement import majority_of_n, votes
 from dreamprm_trainer.data import Item
 from dreamprm_trainer.paired import RESAMPLES, Doubles, bootstrap, interval, mcnemar
 
 MAIN = "prm"  # the method that all others are compared with
+WITH_LOGPROB = "prm+logprob"  # its rewards and the policy's mean log-probability: what `solve` ranks by
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,15 @@ def baseline_columns(items: Sequence[Item]) -> dict[str, list[float]]:
     return {name: [row[name] for row in rows] for name in names if known or name != "logprob"}
 
 
+def with_logprob(rewards: Sequence[float], items: Sequence[Item], weight: float) -> dict[str, list[float]]:
+    """The column WITH_LOGPROB; none where the weight is 0 or the log-probability of a program is not known."""
+    if not weight or any(math.isnan(item.mean_logprob) for item in items):
+        return {}
+    return {
+        WITH_LOGPROB: [standing(reward, item.mean_logprob, weight) for reward, item in zip(rewards, items, strict=True)]
+    }
+
+
 def pools_of(
     items: Sequence[Item],
     scores: Mapping[str, Sequence[float]],
@@ -115,9 +125,10 @@ def evaluate(
 
     For each n only problems with at least n programs count (`problems_with`); pass@1 and the oracle are taken on the
     same ones. `best_of_n[method][n]` has solved_rate, solved (problems, expected), recovered_gap, ci95 (of
-    solved_rate), gap_ci95, and `over`: the difference in solved_rate to `prm` and to `random` (of `prm`: to every other
-    method) with its interval. `mcnemar[method]` compares the programs that `prm` and the method choose out of all of
-    each problem's. probabilities: methods whose scores claim to be some; `calibration` is of these.
+    solved_rate), gap_ci95, and `over`: the difference in solved_rate to `prm` and to `random` (of `prm` and
+    `prm+logprob`: to every other method) with its interval. `mcnemar[method]` compares the programs that `prm` and the
+    method choose out of all of each problem's. probabilities: methods whose scores claim to be some; `calibration` is
+    of these.
     """
     methods = pools[0].methods if pools else []
     result: dict[str, Any] = {
@@ -166,7 +177,7 @@ def _best(pools: Sequence[Pool], methods: Sequence[str], n: int, shares: Doubles
         gap = (each.mean(0) - base.mean()) / (oracle.mean() - base.mean())
     rows: dict[str, dict[str, Any]] = {}
     for column, method in enumerate(methods):
-        others = methods if method == MAIN else [name for name in (MAIN, "random") if name in methods]
+        others = methods if method in (MAIN, WITH_LOGPROB) else [name for name in (MAIN, "random") if name in methods]
         rows[method] = {
             "solved_rate": float(each[:, column].mean()),
             "solved": float(each[:, column].sum()),

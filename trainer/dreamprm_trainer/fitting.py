@@ -196,7 +196,11 @@ def _about(recipe: Recipe, data: Loaded, items: Sequence[Item]) -> dict[str, Any
         "backbone": recipe.backbone,
         "params": recipe.fit.params,
         "mode": recipe.fit.mode,
-        "settings": {**_settings(recipe), "aggregation": recipe.aggregation},
+        "settings": {
+            **_settings(recipe),
+            "aggregation": recipe.aggregation,
+            "logprob_weight": recipe.fit.logprob_weight,
+        },
         "files": data.files,
         "left_out": dict(data.left_out),
         "forms": sorted({problem_form(item.problem) for item in items}),

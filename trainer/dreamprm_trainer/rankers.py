@@ -58,7 +58,7 @@ def open_rankers(
         beside = sorted(folders["prm"].glob("rivals/*/dreamprm.json"))
         folders |= {path.parent.name: path.parent for path in beside}
     for name, spec in rivals.items():
-        if not name or name == "prm" or name in taken or name.startswith("prm,"):
+        if not name or name in ("prm", "prm+logprob", *taken) or name.startswith("prm,"):
             raise ConfigError(f"--rival: {name!r} is the name of another method", "give it a name of its own")
         folders[name] = resolve(spec)
     rankers = []

@@ -16,6 +16,7 @@ move in. To compare modes with nothing else differing, say `solver = "epochs"` f
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,8 @@ class Fit:
     meta:   share of the training problems whose whole programs say where labels or weights should go; they are
             not trained on but in mode pooled. Mode plain needs none
     validate: sources whose held-out programs say when to stop, and calibrate (default: those that are trained on)
+    logprob_weight: of the policy's mean log-probability beside the reward, where programs are ranked
+            (`aggregate.standing`)
     init:   a PRM to start from (a folder or a shipped name), for params = "features" and the head of the others
     """
 
@@ -85,6 +88,7 @@ class Fit:
     start: str = "mc"
     meta: float = 0.25
     validate: tuple[str, ...] = ()
+    logprob_weight: float = 0.0
     init: str | None = None
     seed: int = 0
 
@@ -256,6 +260,8 @@ def _checked(recipe: Recipe) -> Recipe:
         )
     if recipe.weights and not fit.convex:
         raise ConfigError("weights of sources are of the convex solver", 'leave them out, or mode = "plain"')
+    if not 0 <= fit.logprob_weight < math.inf:
+        raise ConfigError(f"logprob_weight = {fit.logprob_weight} is no weight of a log-probability")
     if not 0 <= fit.meta < 1:
         raise ConfigError(f"meta = {fit.meta} is no share of the training problems")
     wanted = {*fit.layers, *(layer for some in (recipe.grid.layers if recipe.grid else ()) for layer in some)}

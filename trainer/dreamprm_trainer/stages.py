@@ -20,7 +20,7 @@ from dreamprm_trainer import card as model_card
 from dreamprm_trainer.bench import columns
 from dreamprm_trainer.checkpoint import start_head
 from dreamprm_trainer.data import Item, Loaded, Source, find, load, unique
-from dreamprm_trainer.evaluate import MAIN, baseline_columns, pools_of, sizes_of
+from dreamprm_trainer.evaluate import MAIN, baseline_columns, pools_of, sizes_of, with_logprob
 from dreamprm_trainer.evaluate import evaluate as measured
 from dreamprm_trainer.features import Cache, extract, open_cache
 from dreamprm_trainer.labels import start, steps_of_items
@@ -137,7 +137,7 @@ def evaluate(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any
     rankers = open_rankers(str(place.checkpoint), {})
     results = {}
     for name, items in held.items():
-        results[name] = judged(items, columns(rankers, score(rankers, items, place.cache, tell)))
+        results[name] = judged(items, columns(rankers, score(rankers, items, place.cache, tell), items))
     record(place, {"test" if place.test else "validation": results})
     return results
 
@@ -166,7 +166,9 @@ def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
         steps = cross_fit(parts.train, drawn, recipe, head)
         ways = [recipe.aggregation, *(how for how in AGGREGATIONS if how != recipe.aggregation)]
         named = {MAIN if how == ways[0] else f"{MAIN}, {how}": how for how in ways}
-        results[name] = judged(drawn.items, {one: [aggregate(r, how) for r in steps] for one, how in named.items()})
+        scores = {one: [aggregate(r, how) for r in steps] for one, how in named.items()}
+        scores |= with_logprob(scores[MAIN], drawn.items, recipe.fit.logprob_weight)
+        results[name] = judged(drawn.items, scores)
     record(place, {"cross": results})
     return results
 
