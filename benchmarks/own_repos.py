@@ -20,7 +20,10 @@ RELEASES = {
     "cachetools": ("5.3.3", "5.5.0"),
     "toolz": ("0.11.2", "0.12.1", "1.0.0"),
 }
-OPTIONS = ("--policy", "qwen2.5-coder-0.5b", "--budget", "600-rollouts", "-n", "4", "--rollouts", "4")
+OPTIONS = (
+    *("--policy", "qwen2.5-coder-0.5b", "--functions", "80"),
+    *("--budget", "600-rollouts", "-n", "4", "--rollouts", "4"),
+)
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")
 _CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -89,12 +92,12 @@ def _git(repo: Path, *arguments: str, date: str = "2024-01-01T00:00:00+0000") ->
 def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     """What the figures keep of a report."""
     (mined,) = report["repositories"].values()
-    counts = ("commit", "functions", "covered", "tests", "tasks", "with_killing_test", "negatives", "splits")
+    counts = ("commit", "functions", "covered", "drawn", "tests", "tasks", "with_killing_test", "negatives", "splits")
     kept = ("labels", "spent", "difference", "attempts_difference", "better", "why")
     return {
         **{key: mined[key] for key in counts},
         "left_out": len(mined["left_out"]),
-        "covered_with_a_killing_test": round(mined["with_killing_test"] / mined["covered"], 3),
+        "covered_with_a_killing_test": round(mined["with_killing_test"] / mined["drawn"], 3),
         **{key: report[key] for key in kept},
         "adopted": bool(report["adopted_in"]),
         "held_out": {pool: _methods(report[pool]) for pool in ("attempts", "all") if report[pool]},

@@ -137,6 +137,9 @@ class Report:
             account.say("chosen", *pieces)
             if winner.reward is not None:
                 account.reward(winner.reward, winner.steps, state.aggregation)
+            if state.logprob_weight:
+                each = f"{winner.mean_logprob:.2f} a token"
+                account.say("log-prob", (each, None), (f"  counts {state.logprob_weight:g} times in the ranking", DIM))
             account.least(winner.steps)
             account.verdict(winner)
             account.form(winner.adherence)

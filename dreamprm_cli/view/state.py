@@ -80,6 +80,7 @@ class ViewState:
     notices: tuple[str, ...] = ()
     chosen: int | None = None
     ranking: tuple[int, ...] = ()
+    logprob_weight: float = 0.0
     usage: Usage | None = None
     duration_ms: int | None = None
     out: str | None = None
@@ -154,7 +155,9 @@ def fold(state: ViewState, event: ev.Event) -> ViewState:
         case ev.Notice():
             return replace(state, notices=(*state.notices, event.text)[-_NOTICES:])
         case ev.Chosen():
-            return replace(state, chosen=event.chosen, ranking=tuple(event.ranking))
+            return replace(
+                state, chosen=event.chosen, ranking=tuple(event.ranking), logprob_weight=event.logprob_weight
+            )
         case ev.RunFinished():
             return replace(
                 state,

@@ -100,6 +100,13 @@ def test_an_empty_program() -> None:
     screen(render_program([], [], reward=math.nan, width=40), 40)
 
 
+def test_the_report_says_that_log_probability_counted() -> None:
+    run = Run(n=1).candidate(0, [("a", 0.5)])
+    run.add(ev.Chosen, chosen=0, ranking=[0], logprob_weight=2.0)
+    (line,) = [line for line in screen(render_report(fold_all(run.events), 80), 80) if line.startswith("log-prob")]
+    assert line == "log-prob  -0.50 a token  counts 2 times in the ranking"
+
+
 def test_the_report_of_a_run() -> None:
     run = Run(n=3).candidate(0, [("a", 0.5), ("b", 0.25)])
     run.candidate(1, [("a", 0.9), ("b", 0.8)], adherence={"verdict": "chain", "documented": 2, "new_count": 3})
