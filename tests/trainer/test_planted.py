@@ -99,6 +99,10 @@ def test_correction_brings_noisy_labels_closer_to_the_truth(states, tmp_path, ca
     assert flips["truth"]["prm_auc"]["mean"] > flips["corrected"]["prm_auc"]["mean"]
     assert not any(row["collapsed"] for row in result["seeds"]["flip 40%"]["corrected"].values())
     assert "corrected" in capsys.readouterr().out
+    place.write_text(json.dumps({**result, "data_sha256": "of other data"}))
+    assert planted.EXPERIMENT.main(["--small", "--seeds", "1", "--out", str(place)]) == 0
+    assert "begun anew" in capsys.readouterr().err
+    assert list(json.loads(place.read_text())["seeds"]["flip 40%"]["corrected"]) == ["0"]
 
 
 def test_the_page_marks_what_an_interval_tells_apart():

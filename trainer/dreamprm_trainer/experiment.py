@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from dreamprm_trainer.correct import Fitted, Settings, fit
+from dreamprm_trainer.data import digest
 from dreamprm_trainer.labels import Steps, start
 from dreamprm_trainer.tables import Bools, Floats
 
@@ -84,7 +85,7 @@ class Experiment(Generic[Data]):
     truth: bool = False
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """The command. With --out a run that was stopped goes on from what is there."""
+        """The command. With --out a run that was stopped goes on from what is there, if it was on the same data."""
         parser = argparse.ArgumentParser(prog=self.module)
         parser.add_argument("--file", type=Path, default=self.file, help="states and labels")
         parser.add_argument("--seeds", type=int, default=8)
@@ -94,7 +95,11 @@ class Experiment(Generic[Data]):
         args = parser.parse_args(argv)
         began, data = time.monotonic(), self.read(args.file)
         conditions, epochs = (self.small, 60) if args.small else (self.full, args.epochs)
+        same = {"data_sha256": digest(args.file), "epochs": epochs}
         past = json.loads(args.out.read_text(encoding="utf-8")) if args.out and args.out.exists() else {}
+        if past and {key: past.get(key) for key in same} != same:
+            print(f"{args.out} is of other data or epochs: begun anew", file=sys.stderr)
+            past = {}
         spent = past.get("seconds") or 0.0
 
         divisions = {one.name: partial(self.divide, data, one) for one in conditions}
@@ -106,6 +111,7 @@ class Experiment(Generic[Data]):
                 about = {
                     "command": f"python -m {self.module} --seeds {args.seeds} --epochs {epochs}",
                     "machine": platform.processor() or platform.machine(),
+                    **same,
                     "steps": len(steps),
                     "programs": int(steps.last.sum()),
                     "problems": len(np.unique(steps.problem)),
