@@ -317,6 +317,11 @@ def table(result: Mapping[str, Any], metrics: Sequence[str]) -> str:
         lines += ["", f"{condition:22}" + "".join(f"{metric:>22}" for metric in metrics)]
         for name, entry in by_method.items():
             cells = [entry[metric] for metric in metrics]
-            row = "".join(f"{c['mean']:>14.3f} ±{(c['ci95'][1] - c['ci95'][0]) / 2:.3f} " for c in cells)
-            lines.append(f"{name:22}{row}")
+            lines.append(f"{name:22}" + "".join(f"{c['mean']:>14.3f} {_half(c['ci95']):7}" for c in cells))
     return "\n".join(lines)
+
+
+def _half(interval: Sequence[float | None]) -> str:
+    """Half an interval; one seed has none."""
+    low, high = interval
+    return "" if low is None or high is None else f"±{(high - low) / 2:.3f}"
