@@ -22,7 +22,7 @@ RELEASES = {
 }
 OPTIONS = (
     *("--policy", "qwen2.5-coder-0.5b", "--functions", "80"),
-    *("--budget", "600-rollouts", "-n", "4", "--rollouts", "4"),
+    *("--budget", "300-rollouts", "-n", "4", "--rollouts", "4"),
 )
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")

@@ -25,9 +25,11 @@ from dreamprm_cli.errors import (
     SandboxUnavailable,
 )
 from dreamprm_cli.models_app import models_app
+from dreamprm_cli.options import AggOpt, EngineOpt, JsonlOpt, JsonOpt, PolicyOpt, PrmOpt, QuietOpt, RunArg
 from dreamprm_cli.output import print_error, print_json, print_text, settle_output, stderr, stdout
 from dreamprm_cli.prm_app import prm_app
 from dreamprm_cli.sandbox_app import grade, sandbox_app
+from dreamprm_cli.score_app import score
 from dreamprm_cli.serve_app import serve
 from dreamprm_cli.train_app import train_app
 
@@ -64,6 +66,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(prm_app, name="prm")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(train_app, name="train")
+app.command()(score)
 app.command()(grade)
 app.command()(bench)
 app.command()(serve)
@@ -98,19 +101,6 @@ def run() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print_error(DreamPRMError(f"{where}{error.strerror or error}"))
         sys.exit(1)
-
-
-PolicyOpt = Annotated[
-    str | None,
-    typer.Option("--policy", help="gguf:PATH, hf:ORG/NAME, openai:NAME, or a name from `dreamprm models list`."),
-]
-PrmOpt = Annotated[str | None, typer.Option("--prm", help="A checkpoint's folder or name, http://HOST:PORT, or none.")]
-EngineOpt = Annotated[str | None, typer.Option("--prm-engine", help="What computes the PRM: auto, torch or llama.")]
-AggOpt = Annotated[str | None, typer.Option("--aggregation", help="mean, min, last, product or log-odds.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-JsonlOpt = Annotated[bool, typer.Option("--jsonl", help="Print events as JSON lines as they happen.")]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
-RunArg = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, its name, or `last`.")]
 
 
 @app.command()
@@ -383,81 +373,6 @@ def _finish(run: Run, outcome: dict[str, Any], trial: Trial | None, *, json_: bo
 def _may_overlap(policy: Policy, scorer: Scorer | None) -> bool:
     """Policy and PRM may compute at once unless both would use this machine's CPU."""
     return scorer is not None and (not policy.prefills or scorer.device != "cpu")
-
-
-@app.command()
-def score(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The program to score; - for standard input.")],
-    problem: Annotated[str, typer.Option("--problem", "-p", help="What the program is to do, as for `solve`.")],
-    prm: PrmOpt = None,
-    prm_engine: EngineOpt = None,
-    aggregation: AggOpt = None,
-    json_: JsonOpt = False,
-) -> None:
-    """Paint an existing program with the PRM's rewards, function by function."""
-    import math
-
-    from dreamprm_cli.aggregate import aggregate
-    from dreamprm_cli.config import guard_token, load_settings
-    from dreamprm_cli.events import SCHEMA_VERSION
-    from dreamprm_cli.prm import score_programs
-    from dreamprm_cli.prm.open import open_scorer
-    from dreamprm_cli.problem import load_problem, read_text
-    from dreamprm_cli.solve import cautions
-    from dreamprm_cli.steps import adherence, split
-    from dreamprm_cli.view.progress import download_bar
-    from dreamprm_cli.view.report import render_program
-
-    started = time.monotonic()
-    settings = load_settings({"prm": prm, "prm_engine": prm_engine, "aggregation": aggregation})
-    if file == problem == "-":
-        raise ConfigError("program and problem cannot both be standard input", "give one of them as a file")
-    guard_token(settings)
-    code = read_text(file, sys.stdin)
-    target = load_problem(problem, sys.stdin)
-    with download_bar(stderr(), quiet=json_) as progress:
-        scorer = open_scorer(settings.prm, engine=settings.prm_engine, device=settings.device, progress=progress)
-    if scorer is None:
-        raise ConfigError("--prm none leaves nothing to score with", "name a checkpoint, or leave --prm out")
-    steps = split(code, target.language)
-    session = scorer.start(target)
-    [rewards] = score_programs(session, [steps])
-    reward = aggregate(rewards, settings.aggregation)
-    notices = cautions(target, scorer, session)
-    form = adherence(code, target.language).to_json()
-    if json_:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "problem": target.id,
-                "prm": scorer.name,
-                "aggregation": settings.aggregation,
-                "reward": None if math.isnan(reward) else reward,
-                "truncated": session.truncated,
-                "notices": notices,
-                "steps": [
-                    {
-                        "name": s.name, "kind": s.kind, "first_line": s.first_line, "last_line": s.last_line,
-                        "reward": None if math.isnan(r) else r,
-                    }
-                    for s, r in zip(steps, rewards, strict=True)
-                ],
-                "adherence": form,
-                "usage": {"input_tokens": session.encoded_tokens, "output_tokens": 0},
-                "total_cost_usd": None,
-                "duration_ms": round((time.monotonic() - started) * 1000),
-            }
-        )  # fmt: skip
-        return
-    for notice in notices:
-        typer.echo(f"! {notice}", err=True)
-    console = stdout()
-    console.print(
-        render_program(
-            steps, rewards, reward=reward, language=target.language, width=console.width,
-            aggregation=settings.aggregation, adherence=form,
-        )
-    )  # fmt: skip
 
 
 @app.command()
