@@ -35,6 +35,13 @@ def bench(
         list[str] | None,
         typer.Option("--rival", metavar="NAME=CHECKPOINT", help="Another checkpoint to compare with. Again for more."),
     ] = None,
+    own_rivals: Annotated[
+        bool,
+        typer.Option(
+            "--own-rivals/--no-own-rivals",
+            help="Judge those in the PRM's own folder rivals/, too; of lines as steps all is read once more.",
+        ),
+    ] = True,
     adherence: Annotated[
         bool, typer.Option("--adherence", help="Only tell how far the programs keep to the Chain-of-Function form.")
     ] = False,
@@ -69,7 +76,7 @@ def bench(
         result, render = _forms(samples)
     else:
         assert problems is not None
-        result, render = _ranked(problems, samples, settings.prm, rivals, quiet=json_)
+        result, render = _ranked(problems, samples, settings.prm, rivals, own_rivals, quiet=json_)
     result["usage"]["output_tokens"] += written
     took = {"total_cost_usd": None, "duration_ms": round((time.monotonic() - started) * 1000)}
     result = {"schema_version": SCHEMA_VERSION, **result, **took}
@@ -108,7 +115,7 @@ def _forms(samples: Path) -> tuple[dict[str, Any], Render]:
 
 
 def _ranked(
-    problems: Path, samples: Path, prm: str, rivals: Mapping[str, str], *, quiet: bool
+    problems: Path, samples: Path, prm: str, rivals: Mapping[str, str], own_rivals: bool, *, quiet: bool
 ) -> tuple[dict[str, Any], Render]:
     """What can be wrong with files and names is told before anything is fetched, run or encoded."""
     from dreamprm_cli.models import cache_dir
@@ -123,7 +130,7 @@ def _ranked(
     pool = read(problems, samples)
     check(pool, str(samples))
     with download_bar(stderr(), quiet=quiet) as progress:
-        rankers = open_rankers(prm, rivals, BASELINES, progress)
+        rankers = open_rankers(prm, rivals, BASELINES, progress, beside=own_rivals)
     pool = graded(pool, verdicts)
     check(pool, str(samples))
     with TrainingView(stderr(), title="bench", quiet=quiet) as view:

@@ -56,12 +56,14 @@ def test_rivals_lie_beside_the_model_and_given_ones_come_first(checkpoint):
     other = checkpoint("other", aggregation="min")
     found = {ranker.name: ranker.checkpoint.aggregation for ranker in open_rankers(prm, {"orm": other})}
     assert found == {"prm": "mean", "orm": "min", "plain": "mean"}
+    alone = [ranker.name for ranker in open_rankers(prm, {"x": other}, beside=False)]
+    assert alone == ["prm", "x"]
     assert open_rankers("none", {}) == []
 
 
 def test_names_of_methods_are_taken(checkpoint):
     spec = checkpoint("prm")
-    for name in ("prm", "prm, min", "random"):
+    for name in ("prm", "prm, min", "prm+logprob", "random"):
         with pytest.raises(ConfigError, match="name of another method"):
             open_rankers("none", {name: spec}, ["random"])
     with pytest.raises(CheckpointError, match="nowhere"):

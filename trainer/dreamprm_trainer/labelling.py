@@ -64,6 +64,10 @@ class Labeller:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the policy."""
         while self._opened:
             self._opened.popitem()[1].close()
 
@@ -97,7 +101,7 @@ class Labeller:
     def _writer(self, model: str) -> Continuer:
         """One at a time: two models would not fit into a laptop's memory."""
         if model not in self._opened:
-            self.__exit__()
+            self.close()
             self._opened[model] = self._engine.continuer(model)
         return self._opened[model]
 

@@ -45,9 +45,15 @@ class Ranker:
 
 
 def open_rankers(
-    prm: str, rivals: Mapping[str, str], taken: Sequence[str] = (), report: Report | None = None
+    prm: str,
+    rivals: Mapping[str, str],
+    taken: Sequence[str] = (),
+    report: Report | None = None,
+    *,
+    beside: bool = True,
 ) -> list[Ranker]:
-    """The reward model, called `prm`, unless it is "none"; the rivals beside it (`PRM/rivals/NAME`); those given.
+    """The reward model, called `prm`, unless it is "none"; the rivals beside it (`PRM/rivals/NAME`) unless they are not
+    wanted; those given.
 
     rivals: name -> checkpoint; one of the same name comes before that beside the model. taken: names of other methods.
     Fetches backbones that are not here. Raises CheckpointError, ModelError; ConfigError for a name that is taken.
@@ -55,8 +61,8 @@ def open_rankers(
     folders: dict[str, Path] = {}
     if prm != "none":
         folders["prm"] = resolve(prm)
-        beside = sorted(folders["prm"].glob("rivals/*/dreamprm.json"))
-        folders |= {path.parent.name: path.parent for path in beside}
+        there = sorted(folders["prm"].glob("rivals/*/dreamprm.json")) if beside else []
+        folders |= {path.parent.name: path.parent for path in there}
     for name, spec in rivals.items():
         if not name or name in ("prm", "prm+logprob", *taken) or name.startswith("prm,"):
             raise ConfigError(f"--rival: {name!r} is the name of another method", "give it a name of its own")
