@@ -97,7 +97,7 @@ def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: mined[key] for key in counts},
         "left_out": len(mined["left_out"]),
-        "covered_with_a_killing_test": round(mined["with_killing_test"] / mined["drawn"], 3),
+        "share_with_a_killing_test": round(mined["with_killing_test"] / mined["drawn"], 3),
         **{key: report[key] for key in kept},
         "adopted": bool(report["adopted_in"]),
         "held_out": {pool: _methods(report[pool]) for pool in ("attempts", "all") if report[pool]},

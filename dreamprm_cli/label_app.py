@@ -115,17 +115,20 @@ def label(
         max_tokens = max_tokens if given("max_tokens") else asked.max_tokens
         plan = plan if given("first", "more", "most", "spread") else labelling.plan_of(asked)
         jobs, title = labelling.jobs_of(read, data, source or (), limit), read.name
+        if empty := [job.out for job in jobs if not job.problems]:
+            raise ProblemError(f"the recipe {title!r} has no problem for {empty[0]}", "see `splits` of its sources")
     elif problems is None or out is None:
         raise ConfigError("nothing to label", "--problems FILE --out FOLDER, or --recipe NAME --data DATA")
     else:
         chosen = choose(read_jsonl(problems), split, min_tests, shortest, limit, where or ())
+        if not chosen:
+            told = f"{problems}: no problem of split {split!r} meets the conditions"
+            raise ProblemError(told, "--split all takes all")
         known = {problem.id for problem in chosen}
-        programs = [row for row in read_jsonl(samples) if row["task_id"] in known] if samples and chosen else []
-        if chosen and samples and not programs:
+        programs = [row for row in read_jsonl(samples) if row["task_id"] in known] if samples else []
+        if samples and not programs:
             raise ProblemError(f"{samples} has no program of the problems chosen", "check --problems and --split")
         jobs, title = [labelling.Job(chosen, out, programs)], problems.name
-    if not all(job.problems for job in jobs):
-        raise ProblemError(f"{title}: no problem of split {split!r} meets the conditions", "--split all takes all")
     settings = labelling.Settings(
         policy=policy,
         rollout_policy=rollout_policy or policy,

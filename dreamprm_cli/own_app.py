@@ -107,10 +107,11 @@ def own(
 def _estimated(found: Row) -> str:
     cost = found["estimated"]
     about = "" if found["measured"] else "about "
+    drawn = f", {found['drawn']} of them mined" if found["drawn"] < found["covered"] else ""
     parts = ", ".join(f"{minutes:g} {part}" for part, minutes in cost["parts"].items())
     return (
         f"{about}{found['tasks']} tasks of {found['functions']} functions; {about}{found['covered']} covered by "
-        f"{found['tests']} tests; {len(found['left_out'])} left out\n"
+        f"{found['tests']} tests{drawn}; {len(found['left_out'])} left out\n"
         f"at most {cost['rollouts']:,} programs and rollouts, {cost['tokens']:,} tokens; about {cost['minutes']:g} "
         f"minutes on one core ({parts})\n"
     )

@@ -190,14 +190,9 @@ def solve(
             if isinstance(event, ev.CandidateFinished):
                 done[event.candidate] = event
                 yield from run_tests(_restore(request.problem, event.candidate, event))
-    weight = scorer.logprob_weight if scorer is not None and told(done) else 0.0
+    weight = scorer.logprob_weight if scorer is not None and _likelihoods_known(done) else 0.0
     ranking = rank(done, tested, weight)
     yield ev.Chosen(t=now(), chosen=ranking[0] if ranking else None, ranking=ranking, logprob_weight=weight)
-
-
-def told(done: Mapping[int, ev.CandidateFinished]) -> bool:
-    """Whether the policy said of every program how likely it found it."""
-    return not any(math.isnan(event.mean_logprob) for event in done.values() if event.code.strip())
 
 
 def rank(
@@ -225,6 +220,11 @@ def rank(
         )
 
     return sorted((i for i, event in done.items() if event.code.strip()), key=key, reverse=True)
+
+
+def _likelihoods_known(done: Mapping[int, ev.CandidateFinished]) -> bool:
+    """Whether the policy said of every program how likely it found it."""
+    return not any(math.isnan(event.mean_logprob) for event in done.values() if event.code.strip())
 
 
 def cautions(problem: Problem, scorer: Scorer, session: ScoringSession) -> list[str]:

@@ -29,7 +29,7 @@ def checkpoint(tiny, folder, layers, adapter=None):
     weight = np.random.default_rng(1).normal(size=32 * len(layers)).astype(np.float32) / 4
     about = Checkpoint(
         str(tiny), locate_backbone(str(tiny)).sha256, layers, Head(weight, 0.1, temperature=0.7, offset=-0.3), 32,
-        max_length=400, code_reserve=200, forms=("stdin",),
+        max_length=400, code_reserve=200, forms=("stdin",), logprob_weight=2.0,
     )  # fmt: skip
     save(about, folder, json.loads((tiny / "config.json").read_text()), adapter)
     return str(folder)
@@ -94,7 +94,7 @@ def test_the_folder_is_a_checkpoint_of_ours_that_stands_alone(tiny, tmp_path):
     moved = (tmp_path / "out").rename(tmp_path / "moved")
     scorer, rewards = ours(str(moved))
     assert rewards == pytest.approx(ours(spec)[1], abs=1e-5)
-    assert (scorer.forms, scorer.problem_limit) == (("stdin",), 200)
+    assert (scorer.forms, scorer.logprob_weight, scorer.problem_limit) == (("stdin",), 2.0, 200)
     assert verify(str(moved), device="cpu", dtype="fp32").incremental <= 1e-5
 
 

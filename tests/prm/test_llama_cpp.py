@@ -171,7 +171,7 @@ def test_an_interrupted_forward_leaves_the_candidate_as_it_was(source, monkeypat
 
 @pytest.fixture
 def checkpoint(source, tiny_gguf, tmp_path):
-    about = Checkpoint(f"gguf:{tiny_gguf}", source.sha256, (1, 3), head(), 32)
+    about = Checkpoint(f"gguf:{tiny_gguf}", source.sha256, (1, 3), head(), 32, logprob_weight=2.0)
     save(about, tmp_path / "prm", json.loads((source.folder / "config.json").read_text()))
     return tmp_path / "prm"
 
@@ -179,7 +179,9 @@ def checkpoint(source, tiny_gguf, tmp_path):
 def test_a_checkpoint_gives_the_rewards_that_it_gives_in_torch(checkpoint):
     pytest.importorskip("torch")
     theirs = open_packed(str(checkpoint), device="cpu", dtype="fp32").start(PROBLEM).append(flat())
-    np.testing.assert_allclose(open_llama(str(checkpoint), threads=1).start(PROBLEM).append(flat()), theirs, atol=1e-2)
+    ours = open_llama(str(checkpoint), threads=1)
+    np.testing.assert_allclose(ours.start(PROBLEM).append(flat()), theirs, atol=1e-2)
+    assert ours.logprob_weight == 2.0
 
 
 def test_the_check_tells_how_far_llama_is_from_torch(checkpoint, monkeypatch, capsys):

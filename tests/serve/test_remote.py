@@ -20,6 +20,7 @@ from dreamprm_cli.prm.open import open_scorer
 from dreamprm_cli.prm.remote import RemoteScorer
 from dreamprm_cli.prm.scripted import ScriptedScorer
 from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION
+from dreamprm_cli.serve.engine import PlainEngine
 from dreamprm_cli.solve import Request, solve
 from dreamprm_cli.steps import SPLITTER_VERSION, split
 from dreamprm_cli.types import Problem
@@ -68,6 +69,10 @@ def answering(*answers):
 
     with listening(Exchange) as address:
         yield f"http://{address}", sent
+
+
+def test_the_weight_of_log_probability_comes_from_the_scorer_behind(start):
+    assert open_scorer(start(PlainEngine(ScriptedScorer({}, logprob_weight=2.0))).url).logprob_weight == 2.0
 
 
 def test_rewards_are_those_of_the_scorer_behind(start):

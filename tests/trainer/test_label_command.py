@@ -114,6 +114,14 @@ def test_a_recipe_without_label_says_so(tmp_path):
     assert "has no [label]" in done.stderr
 
 
+def test_a_recipe_whose_problems_are_of_another_split_says_so(tmp_path):
+    _write(tmp_path / "p.jsonl", {**PROBLEM, "split": "test"})
+    _recipe(tmp_path)
+    done = _label_by_recipe(tmp_path)
+    assert done.returncode == 42
+    assert "the recipe 'mine' has no problem for" in done.stderr
+
+
 @pytest.mark.model
 @pytest.mark.docker
 def test_a_recipe_is_labelled_where_fit_looks_for_it(tmp_path):

@@ -13,6 +13,7 @@ from dreamprm_cli.prm.checkpoint import Checkpoint, backbone_of, check_backbone,
 from dreamprm_cli.prm.source import BackboneSource, locate_backbone
 from dreamprm_cli.training import Tell, silent
 from dreamprm_trainer.data import Item, unique
+from dreamprm_trainer.evaluate import MAIN, WITH_LOGPROB
 from dreamprm_trainer.features import Cache, extract, widest
 from dreamprm_trainer.reading import Reading
 from dreamprm_trainer.tables import build
@@ -60,11 +61,11 @@ def open_rankers(
     """
     folders: dict[str, Path] = {}
     if prm != "none":
-        folders["prm"] = resolve(prm)
-        there = sorted(folders["prm"].glob("rivals/*/dreamprm.json")) if beside else []
+        folders[MAIN] = resolve(prm)
+        there = sorted(folders[MAIN].glob("rivals/*/dreamprm.json")) if beside else []
         folders |= {path.parent.name: path.parent for path in there}
     for name, spec in rivals.items():
-        if not name or name in ("prm", "prm+logprob", *taken) or name.startswith("prm,"):
+        if not name or name in (MAIN, WITH_LOGPROB, *taken) or name.startswith(f"{MAIN},"):
             raise ConfigError(f"--rival: {name!r} is the name of another method", "give it a name of its own")
         folders[name] = resolve(spec)
     rankers = []

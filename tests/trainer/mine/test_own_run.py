@@ -89,6 +89,9 @@ def test_a_small_repository_from_mining_to_the_gate(make: Make, tmp_path: Path) 
     told = json.loads(run(repo, "--out", out, "--dry-run", "--json", *OPTIONS).stdout)
     assert (told["functions"], told["covered"], told["tests"], told["measured"]) == (16, 16, 16, False)
     assert 0 < told["estimated"]["rollouts"] <= 30
+    part = json.loads(run(repo, "--out", out, "--dry-run", "--json", "--functions", "4", *OPTIONS).stdout)
+    assert (part["covered"], part["drawn"]) == (16, 4)
+    assert part["tasks"] < told["tasks"]
     assert not out.exists()
 
     arguments = [str(repo), "--out", str(out), "--json", *OPTIONS]
@@ -128,6 +131,7 @@ def test_a_small_repository_from_mining_to_the_gate(make: Make, tmp_path: Path) 
     assert again["difference"] == report["difference"]
     assert rows(programs) == len(drawn)
     assert json.loads(run(repo, "--out", out, "--dry-run", "--json").stdout)["measured"]
+    assert not json.loads(run(repo, "--out", out, "--dry-run", "--json", "--functions", "4").stdout)["measured"]
 
 
 @pytest.mark.parametrize(

@@ -33,27 +33,28 @@ ROUGH = Rates(tokens=155.0, label_s=7.0, tested=0.8, mine_s=3.0, read_s=8.0)
 
 
 def estimate(options: Options) -> Row:
-    """`{tasks, functions, covered, tests, measured, estimated: {rollouts, tokens, minutes, parts}, left_out}`, of all
-    the repositories together. A program counts as a rollout; minutes: of all four parts, `parts` of each.
+    """`{tasks, functions, covered, drawn, tests, measured, estimated: {rollouts, tokens, minutes, parts}, left_out}`,
+    of all the repositories together. drawn: of the covered functions, those that are mined. A program counts as a
+    rollout; minutes: of all four parts, `parts` of each.
 
     measured: they were mined here before; else tasks and covered are those that the text of the tests names. Raises
     ProblemError for nothing to mine.
     """
     each = [_one(repo, options.out / name, options.functions) for name, repo in options.named().items()]
-    found: Row = {key: sum(one[key] for one in each) for key in ("tasks", "functions", "covered", "tests")}
+    found: Row = {key: sum(one[key] for one in each) for key in ("tasks", "functions", "covered", "drawn", "tests")}
     found["measured"] = all(one["measured"] for one in each)
-    found["estimated"] = cost(found["tasks"], found["covered"], options, rates(options.out))
+    found["estimated"] = cost(found["tasks"], found["drawn"], options, rates(options.out))
     found["left_out"] = [row for one in each for row in one["left_out"]]
     return found
 
 
-def cost(tasks: int, covered: int, options: Options, rate: Rates) -> Row:
-    """Of mining `covered` functions, and of labelling, fitting and judging by `tasks` of them."""
+def cost(tasks: int, drawn: int, options: Options, rate: Rates) -> Row:
+    """Of mining `drawn` functions, and of labelling, fitting and judging by `tasks` of them."""
     budget = options.budget
     # Rollouts take the third of a budget that programs leave, as far as there are programs of several functions.
     rollouts = min(tasks * options.n / FOR_PROGRAMS, budget.rollouts(rate.tokens, rate.label_s))
     minutes = {
-        "mine": covered * rate.mine_s / 60,
+        "mine": drawn * rate.mine_s / 60,
         "label": rollouts * rate.label_s / 60,
         "fit and eval": tasks * rate.read_s / 60,
     }
@@ -80,14 +81,16 @@ def _one(repo: Path, folder: Path, most: int | None) -> Row:
 
     with Repository(repo) as repository:
         kept = _json(folder / "report.json")
-        if kept.get("commit") == repository.sha and kept.get("with_killing_test") is not None:
-            return {**kept, "tasks": kept["with_killing_test"], "covered": kept["covered"] or 0, "measured": True}
+        covered = kept.get("covered") or 0
+        # Mined here before, and as much of it as is asked for now.
+        if kept.get("commit") == repository.sha and kept.get("drawn") == min(covered, most or covered):
+            return {**kept, "tasks": kept["with_killing_test"], "measured": True}
         read = pipeline.read(repository)
         named = sum(one.name in read.named for one in read.fit)
-        named = min(named, most or named)
+        drawn = min(named, most or named)
         left_out = [{"name": name, "why": why} for name, why in (*repository.left_out, *read.left_out)]
         return {
-            "tasks": round(ROUGH.tested * named), "functions": len(read.functions), "covered": named,
+            "tasks": round(ROUGH.tested * drawn), "functions": len(read.functions), "covered": named, "drawn": drawn,
             "tests": read.tests, "left_out": left_out, "measured": False,
         }  # fmt: skip
 
