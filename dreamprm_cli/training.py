@@ -57,11 +57,13 @@ class Progressed(TrainingEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validated(TrainingEvent):
-    """After `at` units of the stage: loss on the validation set, and on the meta set where there is one."""
+    """After `at` units of the stage: loss on the validation set, and on the meta set where there is one. auc: within
+    validation problems, where that says which state is the best; else the loss does."""
 
     at: int
     loss: float
     meta: float = math.nan
+    auc: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

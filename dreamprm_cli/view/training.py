@@ -47,7 +47,8 @@ class TrainingState:
 
     parts: of a training that has several, the one at index `part` is under way. began: when the stage did; before:
     units done when it did; most_s: how long it takes at most. loss, validation, moved: curves over units of the stage
-    `drawn`; best: the lowest point of `validation`.
+    `drawn`, auc: within validation problems where that is watched; best: the highest point of `auc` where it is, else
+    the lowest of `validation`.
     """
 
     t: float = 0.0
@@ -65,6 +66,7 @@ class TrainingState:
     tokens: int = 0
     loss: Curve = ()
     validation: Curve = ()
+    auc: Curve = ()
     moved: Curve = ()
     drawn: str = ""
     best: tuple[float, float] | None = None
@@ -113,11 +115,14 @@ def fold(state: TrainingState, event: tr.TrainingEvent, t: float) -> TrainingSta
             return replace(state, loss=_grown(state.loss, event.done, event.loss))
         case tr.Validated():
             state = _drawing(state)
-            better = math.isfinite(event.loss) and (state.best is None or event.loss < state.best[1])
+            by_auc = not math.isnan(event.auc)
+            figure, sign = (event.auc, -1) if by_auc else (event.loss, 1)
+            better = math.isfinite(figure) and (state.best is None or sign * figure < sign * state.best[1])
             return replace(
                 state,
                 validation=_grown(state.validation, event.at, event.loss),
-                best=(event.at, event.loss) if better else state.best,
+                auc=_grown(state.auc, event.at, event.auc),
+                best=(event.at, figure) if better else state.best,
             )
         case tr.LabelsMoved():
             return replace(state, moved=_grown(state.moved, event.at, event.distance))
@@ -132,7 +137,7 @@ def _drawing(state: TrainingState) -> TrainingState:
     """Curves stay until another stage has some of its own."""
     if state.drawn == state.stage:
         return state
-    return replace(state, drawn=state.stage, loss=(), validation=(), moved=(), best=None)
+    return replace(state, drawn=state.stage, loss=(), validation=(), auc=(), moved=(), best=None)
 
 
 def _grown(curve: Curve, x: float, y: float) -> Curve:
@@ -204,9 +209,7 @@ class TrainingScreen:
 
     def _curves(self, room: int, colors: str | None) -> list[Line]:
         """The curves that have points, side by side where they fit, else as many below each other as do."""
-        state = self.state
-        named = (("loss", state.loss), ("validation", state.validation), ("labels moved", state.moved))
-        panels = [(name, curve) for name, curve in named if curve]
+        panels = _named_curves(self.state)
         if not panels:
             return []
         if self.width < _WIDE:
@@ -244,6 +247,13 @@ class TrainingScreen:
         return line
 
 
+def _named_curves(state: TrainingState) -> list[tuple[str, Curve]]:
+    """Those that have points. Where the AUC is watched it stands for the validation."""
+    validation = ("validation AUC", state.auc) if state.auc else ("validation", state.validation)
+    named = (("loss", state.loss), validation, ("labels moved", state.moved))
+    return [(name, curve) for name, curve in named if curve]
+
+
 def pace(state: TrainingState, now: float) -> list[str]:
     """Stage, how much of it is done, tokens a second, time left: what is known of them."""
     words = [state.stage] if state.stage else []
@@ -267,8 +277,8 @@ def news(state: TrainingState, event: tr.TrainingEvent) -> str | None:
             there = f", {state.done:,} are there" if state.done else ""
             return f"{state.stage}: {state.total:,} {state.unit}{there}" if state.total else state.stage
         case tr.Progressed() | tr.Validated():
-            named = (("loss", state.loss), ("validation", state.validation), ("labels moved", state.moved))
-            losses = [f"{name} {short(curve[-1][1])}" for name, curve in named if curve and state.drawn == state.stage]
+            named = _named_curves(state) if state.drawn == state.stage else []
+            losses = [f"{name} {short(curve[-1][1])}" for name, curve in named]
             return "  ".join(pace(state, state.t) + losses)
         case tr.TrainingNotice():
             return f"! {event.text}"

@@ -85,6 +85,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(folder, "commit", "-q", "-m", "work")
     (folder / "tests" / "test_sums.py").write_text(TESTS)
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("DREAMPRM_CACHE", str(tmp_path / "cache"))
     return folder
 
 
@@ -114,6 +115,7 @@ def solve(serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_the_program_that_passes_is_offered_as_a_diff_and_applied(solve: Solve, repo: Path) -> None:
     code, out, err = solve([POOR, ELSE, GOOD], "--repo", ".", "--target", "project/sums.py::total")
     assert code == 0, err
+    assert "running them under coverage" in err
     assert "2 tests exercise total; 2 fail now" in err
     assert "nothing is written" in err
     assert (repo / "project" / "sums.py").read_bytes() == MODULE.encode()
@@ -125,6 +127,8 @@ def test_the_program_that_passes_is_offered_as_a_diff_and_applied(solve: Solve, 
 
     code, out, err = solve([GOOD, POOR, ELSE], "--target", "project/sums.py::total", "--apply", "--json")
     assert code == 0, err
+    assert "running them under coverage" not in err  # nothing has changed
+    assert "2 tests exercise total; 2 fail now" in err
     told = json.loads(out)
     by_code = {one["code"]: one["verdict"] for one in told["candidates"]}
     assert {code: verdict["status"] for code, verdict in by_code.items()} == {GOOD: "PASS", POOR: "WA", ELSE: "CE"}

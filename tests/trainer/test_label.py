@@ -107,6 +107,17 @@ def test_no_new_prefix_is_begun_when_the_budget_is_spent(tmp_path):
     assert row["mc_total"] == [0, 0, 0]
 
 
+def test_programs_of_held_out_problems_are_not_rolled_out(tmp_path):
+    judge = Judging()
+    graded = grade_programs([{"task_id": "P", "solution": PROGRAM}], judge, lambda progress: None)
+    (row,) = roll_out_programs(
+        graded, {"P": PROBLEM}, Streamed(policy()), judge, Plan(), Sampling(), tmp_path, lambda progress: None,
+        held_out={"P"},
+    )  # fmt: skip
+    assert row["passed"] is True
+    assert row["mc_total"] == [0, 0, 0]
+
+
 def test_equal_rows_are_equal_files_and_parquet_holds_the_same(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = [step_data(counted({"task_id": "P", "solution": CODE, "passed": True}, PROBLEM, {}), PROBLEM)]

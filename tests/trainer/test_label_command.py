@@ -98,6 +98,7 @@ def test_sources_that_share_a_folder_are_labelled_together(tmp_path):
     here = tuple(replace(source, problems=str(tmp_path / "p.jsonl")) for source in paper.sources)
     (job,) = jobs_of(replace(paper, sources=here, reference=None), tmp_path)
     assert {problem.id for problem in job.problems} == {"2024-07-01", "2024-09-01", "2025-03-01"}
+    assert job.held_out == {day for day, split in DATED.items() if split != "train"} & {one.id for one in job.problems}
 
 
 def _label_by_recipe(folder, *arguments):

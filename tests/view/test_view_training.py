@@ -121,6 +121,17 @@ def test_curves_stay_until_another_stage_has_its_own() -> None:
     assert fresh.best is None
 
 
+def test_where_the_auc_is_watched_it_stands_for_the_validation() -> None:
+    told = [tr.StageStarted(stage="train", unit="steps", total=90)]
+    for at, loss, auc in ((30, 0.5, 0.6), (60, 0.7, 0.8), (90, 0.6, 0.7)):
+        told += [tr.Progressed(done=at, loss=0.4), tr.Validated(at=at, loss=loss, auc=auc)]
+    shown = state(told)
+    assert shown.best == (60, 0.8)
+    lines = screen(render(shown, 80, 9), 80)
+    assert re.split(" {3,}", lines[2]) == ["loss .400", "validation AUC .700"]
+    assert piped(told, 10.0)[-1].endswith("loss .400  validation AUC .700")
+
+
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     shown = state([tr.StageStarted(stage="train", unit="steps", total=5000), *(
         tr.Progressed(done=step, loss=1.0 / step) for step in range(1, 3001)

@@ -135,7 +135,7 @@ def _tune(
         examples_of(judge),
         recipe.tune,
         place.checkpoint.with_name(place.checkpoint.name + ".run"),
-        heard(tell),
+        heard(tell, recipe.tune.watch),
         meta=examples_of([item for item in items if item.problem.id in clean]),
         head=checkpoint.start_head(recipe),
         cache=place.cache / "activations",

@@ -12,7 +12,7 @@ program's own outcome and no rollouts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from dreamprm_cli.policy import Sampling
@@ -79,16 +79,18 @@ def roll_out_programs(
     folder: Path,
     tell: Tell,
     meter: Meter | None = None,
+    held_out: Container[str] = (),
 ) -> list[Row]:
     """Graded rows with `mc_pass` and `mc_total` along their steps (0 rollouts where none were made).
 
+    held_out: problems that nothing is fitted on: their prefixes are not rolled out, nobody would read the counts.
     meter: begin no new prefix when its budget is spent; a larger one goes on. Until then prefixes are taken where the
     outcomes of their problem's programs leave most open.
     """
     meter = meter or Meter(Budget())
     wanted: dict[str, Prefix] = {}
     for row in programs:
-        if row["passed"] is not None:
+        if row["passed"] is not None and row["task_id"] not in held_out:
             wanted |= {one.key: one for one in inner_prefixes(problems[row["task_id"]], row["solution"]).values()}
     journal, rows = open_journal(folder / "rollouts.jsonl")
     known = [row for row in rows if row["model"] == continuer.model]

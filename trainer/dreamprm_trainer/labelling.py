@@ -29,11 +29,13 @@ FILES = ("labels.jsonl", "labels.parquet")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Problems whose programs are labelled in one folder; programs: those, instead of sampling any."""
+    """Problems whose programs are labelled in one folder; programs: those, instead of sampling any. held_out: problems
+    that nothing is fitted on: their programs have a verdict and no rollouts."""
 
     problems: Sequence[Problem]
     out: Path
     programs: Sequence[Row] = ()
+    held_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Labeller:
                 roller = self._writer(asked.rollout_policy)
                 meter = Meter(asked.budget, out / "spent.json")
                 counted = label.roll_out_programs(
-                    graded, known, roller, judge, asked.plan, asked.rollout_sampling, out, tell, meter
+                    graded, known, roller, judge, asked.plan, asked.rollout_sampling, out, tell, meter, job.held_out
                 )
             ran = judge.ran
         labelled = [label.step_data(row, known[row["task_id"]]) for row in counted]
@@ -130,11 +132,13 @@ def jobs_of(recipe: Recipe, data: Path, names: Sequence[str] = (), limit: int | 
     folders = (recipe.folder, data)
     humaneval = read_jsonl(find(recipe.reference, folders)) if recipe.reference else []
     found: defaultdict[Path, dict[str, Problem]] = defaultdict(dict)
+    held_out: set[str] = set()
     for source in recipe.sources:
         if not names or source.name in names:
             rows = problem_rows(source, folders, humaneval, Counter())
             found[_folder(source, data)] |= {task_id: problem_of(row) for task_id, (row, _) in rows.items()}
-    return [Job(list(problems.values())[:limit], out) for out, problems in found.items()]
+            held_out |= {task_id for task_id, (_, split) in rows.items() if split != "train"}
+    return [Job(list(problems.values())[:limit], out, held_out=frozenset(held_out)) for out, problems in found.items()]
 
 
 def _folder(source: Source, data: Path) -> Path:

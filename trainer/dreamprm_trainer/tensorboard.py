@@ -33,7 +33,7 @@ def curves(folder: Path) -> Iterator[Tell]:
             case Progressed() if not math.isnan(event.loss):
                 writer.add_scalar(f"{stage}/loss", event.loss, event.done)
             case Validated():
-                for name, value in (("validation", event.loss), ("meta", event.meta)):
+                for name, value in (("validation", event.loss), ("meta", event.meta), ("validation_auc", event.auc)):
                     if not math.isnan(value):
                         writer.add_scalar(f"{stage}/{name}", value, event.at)
             case LabelsMoved():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from dreamprm_cli.training import LabelsMoved, Progressed, StageStarted, TrainingNotice, Validated
 from dreamprm_cli.training import Tell as Watch
@@ -12,8 +13,8 @@ from dreamprm_trainer.tune_events import Validated as TuneValidated
 _UNITS = {"pack": "problems", "activations": "trees", "train": "steps", "save": ""}
 
 
-def heard(watch: Watch) -> Tell:
-    """A listener of a tuning that tells `watch`."""
+def heard(watch: Watch, by: Literal["loss", "auc"] = "loss") -> Tell:
+    """A listener of a tuning that tells `watch`. by: what says which state is the best."""
     tokens = step = 0
     meta = math.nan
     at = ""
@@ -31,7 +32,8 @@ def heard(watch: Watch) -> Tell:
                 tokens, step, meta = tokens + event.tokens, event.step, event.meta
                 watch(Progressed(done=event.step, tokens=tokens, loss=event.loss))
             case TuneValidated():
-                watch(Validated(at=event.step, loss=event.loss, meta=meta))
+                auc = event.auc if by == "auc" else math.nan
+                watch(Validated(at=event.step, loss=event.loss, meta=meta, auc=auc))
                 if event.collapsed:
                     watch(TrainingNotice(text="rewards or labels have become one constant"))
             case Moved() if event.what == "labels":

@@ -40,6 +40,13 @@ class Mapped:
     number: int
     left_out: tuple[tuple[str, str], ...]
 
+    def to_json(self) -> Row:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Row) -> Mapped:
+        return cls(row["seconds"], row["failing"], row["number"], tuple((name, why) for name, why in row["left_out"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Explored:

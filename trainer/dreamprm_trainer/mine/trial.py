@@ -7,16 +7,20 @@ exercise the function and how long they take, and a digest of all files, without
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dreamprm_cli.errors import ProblemError
+from dreamprm_cli.models import cache_dir
 from dreamprm_cli.types import Candidate, Problem, Tests, Verdict
 from dreamprm_sandbox.workshop import Workshop
 from dreamprm_trainer.mine import environment, layout, suite, worktree
+from dreamprm_trainer.mine.environment import Environment
 from dreamprm_trainer.mine.functions import Module, Unreadable, module
 from dreamprm_trainer.mine.grading import graded
 from dreamprm_trainer.mine.repository import Repository
@@ -114,13 +118,7 @@ def _mapped(
         say(f"{repository.path} holds no tests: the rewards alone decide")
         return {}
     where = environment.prepare(repository, say, _runnable(files, target).items())
-    own = module(target.path, where.checkout.files[target.path])
-    modules = [own if one.path == target.path else one for one in around]
-    with ExitStack() as stack:
-        engine = where.engine()
-        stack.callback(engine.close)
-        shop = stack.enter_context(where.workshop(engine))
-        found = suite.exercising(shop, modules, target.function, suite_s=where.suite_s, test_s=where.test_s, say=say)
+    found = _exercising(where, target, around, say)
     for name, why in found.left_out[:_TOLD]:
         say(f"left out: {name}: {why}")
     if len(found.left_out) > _TOLD:
@@ -133,6 +131,29 @@ def _mapped(
     failing = f"; {len(found.failing)} fail now" if found.failing else ""
     say(f"{some}{found.number} {exercise} {target.function.qualname}{failing}")
     return {"key": where.key, "seconds": dict(found.seconds), "failing": dict(found.failing), "number": found.number}
+
+
+def _exercising(where: Environment, target: Target, around: Sequence[Module], say: Say) -> suite.Mapped:
+    """The tests that exercise the target: the suite is run once for it, until a file of the repository or something of
+    its image changes."""
+    kept = cache_dir() / "mapped" / f"{where.key}-{hashlib.sha256(target.function.id.encode()).hexdigest()[:12]}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = suite.Mapped.from_json(json.loads(kept.read_text(encoding="utf-8")))
+        say("nothing has changed since the suite was run for it")
+        return known
+    own = module(target.path, where.checkout.files[target.path])
+    modules = [own if one.path == target.path else one for one in around]
+    with ExitStack() as stack:
+        engine = where.engine()
+        stack.callback(engine.close)
+        shop = stack.enter_context(where.workshop(engine))
+        found = suite.exercising(shop, modules, target.function, suite_s=where.suite_s, test_s=where.test_s, say=say)
+    if found.seconds:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = kept.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(found.to_json()), encoding="utf-8")
+        scratch.replace(kept)
+    return found
 
 
 def _runnable(files: Mapping[str, bytes], target: Target) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ budget at most.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Attempts:
     ) -> list[Row]:
         """Labelled programs of the tasks `rows`, kept in `folder/labels.jsonl`. Goes on where a killed run stopped."""
         known = {row["task_id"]: problem_of(row) for row in rows}
-        learnt = {row["task_id"] for row in rows if row["split"] == "train"}
+        held_out = {row["task_id"] for row in rows if row["split"] != "train"}
         order = sorted(known.values(), key=lambda problem: hashlib.sha256(problem.id.encode()).digest())
         half = (self.n + 1) // 2
         graded = label.grade_programs(self._sample(order, half, continuer, judge, folder, meter, tell), judge, tell)
@@ -52,7 +52,11 @@ class Attempts:
             graded = label.grade_programs(
                 self._sample(order, self.n, continuer, judge, folder, meter, tell), judge, tell
             )
-        counted = self._counted(graded, learnt, known, continuer, judge, folder, meter, tell)
+        if self.plan is None:
+            counted = [label.counted(row, known[row["task_id"]], {}) for row in graded]
+        else:
+            args = (continuer, judge, self.plan, self.sampling, folder, tell, meter, held_out)
+            counted = label.roll_out_programs(graded, known, *args)
         labelled = [label.step_data(row, known[row["task_id"]]) for row in counted]
         for name in FILES:
             write_rows(labelled, folder / name)
@@ -89,26 +93,6 @@ class Attempts:
                 tell(Progressed(done=there, tokens=tokens))
         place = {problem.id: number for number, problem in enumerate(order)}
         return sorted(kept, key=lambda row: (place[row["task_id"]], row["sample"]))
-
-    def _counted(
-        self,
-        graded: Sequence[Row],
-        learnt: set[str],
-        known: Mapping[str, Problem],
-        continuer: Continuer,
-        judge: Judge,
-        folder: Path,
-        meter: Meter,
-        tell: Tell,
-    ) -> list[Row]:
-        """With counts of the prefixes of training programs: nothing reads those of the held-out ones."""
-        rest = [row for row in graded if row["task_id"] not in learnt or self.plan is None]
-        counted = [label.counted(row, known[row["task_id"]], {}) for row in rest]
-        if self.plan is None:
-            return counted
-        own = [row for row in graded if row["task_id"] in learnt]
-        args = (continuer, judge, self.plan, self.sampling, folder, tell, meter)
-        return [*label.roll_out_programs(own, known, *args), *counted]
 
 
 def _affordable(problems: Iterable[Problem], meter: Meter) -> Iterator[Problem]:
