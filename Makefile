@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 solve: setup
 	@echo "== models (kept in the user's cache; checked by SHA-256)"
-	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b qwen2.5-coder-0.5b
+	$(BIN)/dreamprm models pull qwen2.5-coder-1.5b
 	@echo "== solving examples/merge_intervals.md"
 	@if $(BIN)/dreamprm sandbox status >/dev/null 2>&1; then set -x; $(BIN)/dreamprm solve examples/merge_intervals.md --examples; \
 	else echo "(no container engine is ready: the examples are not run, the rewards alone choose; see make engine)"; \

@@ -25,7 +25,9 @@ NAMES = (
     "serve",
     "mine",
     "own-repos",
+    "own-here",
 )
+_HOURS = ("own-repos", "own-here")  # measured where they are asked for
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -52,10 +54,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which figures (all)")
     parser.add_argument("--repeats", type=int, help="readings of each side (each figure's own default, mostly five)")
     parser.add_argument(
-        "--data", type=Path, help="a folder: of EvalPlus's files for sandbox, of packages and trainings for own-repos"
+        "--data",
+        type=Path,
+        help="a folder: of EvalPlus's files for sandbox, of packages and trainings for own-repos, own-here",
     )
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in NAMES if name != "own-repos"]  # hours
+    names = arguments.names or [name for name in NAMES if name not in _HOURS]
     given = {"repeats": arguments.repeats, "data": arguments.data}
     RESULTS.mkdir(exist_ok=True)
     for name in names:

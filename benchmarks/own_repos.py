@@ -21,7 +21,7 @@ RELEASES = {
     "toolz": ("0.11.2", "0.12.1", "1.0.0"),
 }
 OPTIONS = (
-    *("--policy", "qwen2.5-coder-0.5b", "--functions", "80"),
+    *("--policy", "qwen2.5-coder-0.5b", "--prm", "small"),
     *("--budget", "300-rollouts", "-n", "4", "--rollouts", "4"),
 )
 REPORTS = Path(__file__).parent / "results" / "own-repos"
@@ -31,16 +31,21 @@ _CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 def measure(data: Path = Path(".dreamprm/own-repos")) -> dict[str, Any]:
     """Figures of each package; data: where packages and trainings are kept."""
-    figures: dict[str, Any] = {}
-    for name, releases in RELEASES.items():
-        repo = repository(name, releases, data / "packages")
-        command = [sys.executable, "-m", "dreamprm_cli", "train", str(repo), "--out", str(data / name), *OPTIONS]
-        done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, env={**os.environ, **_CORE}, check=True)
-        REPORTS.mkdir(parents=True, exist_ok=True)
-        page = (data / name / "report.md").read_text(encoding="utf-8").replace(str(data), "DATA")
-        (REPORTS / f"{name}.md").write_text(page, encoding="utf-8")
-        figures[name] = figures_of(json.loads(done.stdout))
-    return figures
+    return {
+        name: trained(name, repository(name, releases, data / "packages"), data, 80)
+        for name, releases in RELEASES.items()
+    }
+
+
+def trained(name: str, repo: Path, data: Path, functions: int, *more: str) -> dict[str, Any]:
+    """Figures of one repository, of which so many functions are mined; the report is kept. more: options."""
+    command = [sys.executable, "-m", "dreamprm_cli", "train", str(repo), "--out", str(data / name), *OPTIONS]
+    asked = ["--functions", str(functions), *more, "--json"]
+    done = subprocess.run([*command, *asked], stdout=subprocess.PIPE, env={**os.environ, **_CORE}, check=True)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    page = (data / name / "report.md").read_text(encoding="utf-8").replace(str(data), "DATA")
+    (REPORTS / f"{name}.md").write_text(page, encoding="utf-8")
+    return figures_of(json.loads(done.stdout))
 
 
 def repository(name: str, releases: tuple[str, ...], folder: Path) -> Path:

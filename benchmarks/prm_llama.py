@@ -25,7 +25,7 @@ from dreamprm_cli.prm.compare import Difference, compare
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem, Step
 
-PRM = "default"
+PRM = "small"
 PROBLEMS, SAMPLES = 6, 4
 CANDIDATES, FUNCTIONS = 2, 4
 _ROOT = Path(__file__).parents[1]

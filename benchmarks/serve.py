@@ -27,7 +27,7 @@ from dreamprm_cli.prm.open import open_packed
 from dreamprm_cli.prm.remote import RemoteScorer
 from dreamprm_cli.types import Problem, Step
 
-PRM = "default"
+PRM = "small"
 CLIENTS, PROGRAMS, FUNCTIONS = 16, 3, 3
 PROBLEM_WORDS, FUNCTION_LINES = 150, 4
 HOSTILE = 10_000

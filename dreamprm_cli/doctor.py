@@ -206,15 +206,15 @@ def _server_check(prm: str) -> Check:
 
 
 def prm_check(prm: str) -> Check:
-    """The checkpoint in the settings: the one in the package, or a folder."""
+    """The checkpoint in the settings: one in the package, or a folder."""
     if prm == "none":
         return Check("PRM", "warn", "switched off (prm is none): programs are not scored", "unset prm")
     if "://" in prm:
         return _server_check(prm)
-    folder = Path(__file__).parent if prm == "default" else Path(prm).expanduser()
-    found = next(iter(sorted(folder.rglob("*.safetensors"))), None) if folder.is_dir() else None
+    folders = (Path(prm).expanduser(), Path(__file__).parent / "prm" / "checkpoints" / prm)
+    found = next((path for folder in folders for path in sorted(folder.glob("*.safetensors"))), None)
     if found is None:
-        where = "in this installation" if prm == "default" else f"in {folder}"
+        where = "in this installation" if prm == "default" else f"in {prm}"
         return Check("PRM", "missing", f"no checkpoint {where}", "reinstall dreamprm, or name a checkpoint with --prm")
     return Check("PRM", "ok", str(found.parent))
 

@@ -38,7 +38,7 @@ def own(
         str, typer.Option(help="Of labelling: 10m, 2h, 200k-tokens, 500-rollouts; spent where labels are least sure.")
     ] = "30m",
     policy: Annotated[str, typer.Option("--policy", help="Writes the programs and goes on from their beginnings.")] = (
-        "qwen2.5-coder-0.5b"
+        "qwen2.5-coder-1.5b"
     ),
     engine: Annotated[
         str, typer.Option(help="batched: local Qwen2.5 models, many at once; stream: any policy, one by one.")

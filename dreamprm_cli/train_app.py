@@ -129,6 +129,9 @@ def rivals(
     checkpoint: CheckpointOpt = None,
     metrics: MetricsOpt = None,
     cache: CacheOpt = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="orm, line or a mode, not all; may be given again.")
+    ] = None,
     json_: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -137,7 +140,7 @@ def rivals(
     from dreamprm_trainer.rivals import fit_rivals
 
     with _watched(asked, place, quiet=quiet) as tell:
-        found = fit_rivals(asked, place, tell)
+        found = fit_rivals(asked, place, tell, only or ())
     _print({"rivals": found}, json_, lambda: [f"{name:8} {_rounded(one['auc_within'])}" for name, one in found.items()])
 
 

@@ -172,7 +172,9 @@ def test_doctor_and_models_list_answer_as_tables_and_as_json(tmp_path):
 
 @pytest.mark.model
 def test_a_real_solve_scores_replays_and_its_program_can_be_scored_again(tmp_path):
-    done = dreamprm(tmp_path, "solve", EXAMPLE, "--policy", SMALL, "-n", "2", "--max-tokens", "160", "--json")
+    done = dreamprm(
+        tmp_path, "solve", EXAMPLE, "--policy", SMALL, "--prm", "small", "-n", "2", "--max-tokens", "160", "--json"
+    )
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
     assert run["schema_version"] == 1
@@ -187,7 +189,9 @@ def test_a_real_solve_scores_replays_and_its_program_can_be_scored_again(tmp_pat
     assert shown.returncode == 0, shown.stderr
     assert (tmp_path / "run.svg").read_text(encoding="utf-8").startswith("<svg")
     (tmp_path / "program.py").write_text(chosen["code"], encoding="utf-8")
-    scored = json.loads(dreamprm(tmp_path, "score", "program.py", "--problem", EXAMPLE, "--json").stdout)
+    scored = json.loads(
+        dreamprm(tmp_path, "score", "program.py", "--problem", EXAMPLE, "--prm", "small", "--json").stdout
+    )
     assert scored["usage"]["input_tokens"] > 0
     assert scored["notices"] == run["notices"]
     live = [step["reward"] for step in chosen["steps"]]

@@ -40,7 +40,7 @@ VLLM = os.environ.get("DREAMPRM_VLLM_PYTHON") or (sys.executable if importlib.ut
 
 
 def test_the_shipped_prm_is_served_live_with_the_rewards_of_this_process(start):
-    here = open_packed("default", device="cpu")
+    here = open_packed("small", device="cpu")
     expected = score_programs(here.start(PROBLEM), PROGRAMS)
     session = open_scorer(start(TreeEngine(here, 256 << 20)).url).start(PROBLEM)
     for index, steps in enumerate(PROGRAMS):

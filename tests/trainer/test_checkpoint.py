@@ -11,8 +11,9 @@ from dreamprm_cli.aggregate import AGGREGATIONS
 from dreamprm_cli.prm.checkpoint import load, resolve
 
 
-def test_the_shipped_checkpoint_loads_and_carries_its_card():
-    folder = resolve("default")
+@pytest.mark.parametrize("name", ["default", "small"])
+def test_a_shipped_checkpoint_loads_and_carries_its_card(name):
+    folder = resolve(name)
     checkpoint = load(folder)
     assert checkpoint.aggregation in AGGREGATIONS
     assert np.isfinite(checkpoint.head.weight).all()

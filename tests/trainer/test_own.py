@@ -2,6 +2,7 @@
 
 import tomllib
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 from scripted_labels import policy
@@ -220,10 +221,12 @@ def test_the_budget_bounds_the_estimate(tmp_path):
 
 
 def test_what_a_label_cost_before_is_what_it_costs(tmp_path):
-    assert rates(tmp_path) == ROUGH
+    small = asked(tmp_path, out=tmp_path, policy="qwen2.5-coder-0.5b", prm="small")
+    assert rates(small) == rates(replace(small, policy="openai:x")) == ROUGH
+    assert rates(replace(small, policy="qwen2.5-coder-1.5b")).label_s == pytest.approx(3.12 * ROUGH.label_s, rel=0.01)
     (tmp_path / "spent.json").write_text('{"minutes": 10, "tokens": 6000, "rollouts": 60}')
-    assert (rates(tmp_path).tokens, rates(tmp_path).label_s) == (100, 10)
-    assert rates(tmp_path).mine_s == ROUGH.mine_s
+    assert (rates(small).tokens, rates(small).label_s) == (100, 10)
+    assert rates(small).mine_s == ROUGH.mine_s
 
 
 # Where a budget goes

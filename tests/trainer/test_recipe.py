@@ -14,7 +14,7 @@ from dreamprm_trainer.recipe import find_recipe, read_recipe, shipped
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "trainer" / "recipes").glob("*.toml"))
-NAMES = {"default", "laptop", "gpu", "repo", "paper"}
+NAMES = {"default", "small", "laptop", "gpu", "repo", "paper"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

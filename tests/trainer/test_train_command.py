@@ -63,6 +63,11 @@ def test_rivals_lie_beside_the_prm_and_are_judged_with_it(train, world):
     metrics = json.loads((world / "small.metrics.json").read_text())
     assert metrics["fit"]["mode"] == "plain"  # the PRM's own
     assert set(metrics["rivals"]) == names
+    code, out, _ = train("rivals", *AT, "--only", "orm", "--json")
+    assert (code, set(json.loads(out)["rivals"])) == (0, {"orm"})
+    assert set(json.loads((world / "small.metrics.json").read_text())["rivals"]) == names  # the others stay recorded
+    code, _, err = train("rivals", *AT, "--only", "prm")
+    assert (code, "there is no rival 'prm'" in err) == (2, True)
     code, out, _ = train("eval", *AT, "--json")
     assert names < set(json.loads(out)["validation"]["work"]["best_of_n"])
 
@@ -196,7 +201,7 @@ def test_mistakes_are_one_line_and_a_hint(train, arguments, code, said, hint):
         ({"train": 1}, 2, "mode correct has no meta set: 0.3 of 1 training problems", "mode plain"),
         ({"recipe": RECIPE.replace("meta = 0.3", "meta = 0.0")}, 2, "has no meta set", "larger share"),
         ({"recipe": RECIPE.replace("[fit]", '[fit]\nsolver = "convex"')}, 2, "convex solver moves no labels", "epochs"),
-        ({"recipe": RECIPE.replace("[fit]", '[fit]\ninit = "default"')}, 1, "reads layers [20, 24]", "--checkpoint"),
+        ({"recipe": RECIPE.replace("[fit]", '[fit]\ninit = "small"')}, 1, "reads layers [20, 24]", "--checkpoint"),
     ],
 )
 def test_data_that_does_not_do(train, world, backbone, changes, code, said, hint):

@@ -10,6 +10,7 @@ plain, pooled, reweight, correct: the solver over epochs in each mode, on equal 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -38,11 +39,17 @@ def rivals_of(recipe: Recipe) -> dict[str, Recipe]:
     }
 
 
-def fit_rivals(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
-    """Fit and save them all; record and return their AUCs within validation problems, by name and source."""
+def fit_rivals(recipe: Recipe, place: Place, tell: Tell = silent, only: Collection[str] = ()) -> dict[str, Any]:
+    """Fit and save them all, or `only` these; record and return their AUCs within validation problems, by name and
+    source. Raises ConfigError for a name that is none."""
+    known = rivals_of(recipe)
+    if unknown := set(only) - set(known):
+        raise ConfigError(f"there is no rival {sorted(unknown)[0]!r}", f"one of {', '.join(known)}")
     found: dict[str, Any] = {}
-    for name, rival in rivals_of(recipe).items():
+    for name, rival in known.items():
+        if only and name not in only:
+            continue
         report = fitted(rival, replace(place, checkpoint=place.checkpoint / "rivals" / name), tell)
         found[name] = {"auc_within": report["validation"]["auc_within"], "collapsed": report["collapsed"]}
-    stages.record(place, {"rivals": found})
+    stages.record(place, {"rivals": {**stages.recorded(place).get("rivals", {}), **found}})
     return found

@@ -20,7 +20,8 @@ from dreamprm_trainer.problems import read_jsonl
 
 Make = Callable[..., Path]
 DREAMPRM = [sys.executable, "-m", "dreamprm_cli"]
-OPTIONS = ["--budget", "30-rollouts", "-n", "2", "--rollouts", "2", "--max-tokens", "80"]
+SMALL = ["--policy", "qwen2.5-coder-0.5b", "--prm", "small"]
+OPTIONS = [*SMALL, "--budget", "30-rollouts", "-n", "2", "--rollouts", "2", "--max-tokens", "80"]
 
 # name, arguments, what it does, expression, arguments and result of a test
 FUNCTIONS = [

@@ -1,8 +1,9 @@
 """What training on repositories would mine and cost, before any of their code runs.
 
 The rates are rough: tokens of a program, seconds of one and of mining a function are those of runs on humanize,
-inflection and toolz, on a machine that was busy with other work; the rest is a guess. What a label costs is taken from
-earlier runs into the same folder.
+inflection and toolz with the 0.5B as policy and PRM, on a machine that was busy with other work; the rest is a guess.
+Larger models take longer in proportion to the parameters that a token meets. What a label costs is taken from earlier
+runs into the same folder.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dreamprm_cli.prm.checkpoint import load, resolve
 from dreamprm_trainer.own.attempts import FOR_PROGRAMS
 from dreamprm_trainer.own.options import Options
 from dreamprm_trainer.problems import Row
+from dreamprm_trainer.shapes import SHAPES, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ def estimate(options: Options) -> Row:
     each = [_one(repo, options.out / name, options.functions) for name, repo in options.named().items()]
     found: Row = {key: sum(one[key] for one in each) for key in ("tasks", "functions", "covered", "drawn", "tests")}
     found["measured"] = all(one["measured"] for one in each)
-    found["estimated"] = cost(found["tasks"], found["drawn"], options, rates(options.out))
+    found["estimated"] = cost(found["tasks"], found["drawn"], options, rates(options))
     found["left_out"] = [row for one in each for row in one["left_out"]]
     return found
 
@@ -66,13 +69,20 @@ def cost(tasks: int, drawn: int, options: Options, rate: Rates) -> Row:
     }
 
 
-def rates(out: Path) -> Rates:
-    """The rough ones; what labels cost as it was in the runs into `out` so far, if there were any."""
-    spent = _json(out / "spent.json")
+def rates(options: Options) -> Rates:
+    """The rough ones for these models; what labels cost as it was in the runs into `out` so far, if there were any."""
+    read_s = ROUGH.read_s * _times(load(resolve(options.prm)).backbone)
+    spent = _json(options.out / "spent.json")
     if not spent.get("rollouts"):
-        return ROUGH
+        return replace(ROUGH, label_s=ROUGH.label_s * _times(options.policy), read_s=read_s)
     each = spent["rollouts"]
-    return replace(ROUGH, tokens=spent["tokens"] / each, label_s=spent["minutes"] * 60 / each)
+    return replace(ROUGH, tokens=spent["tokens"] / each, label_s=spent["minutes"] * 60 / each, read_s=read_s)
+
+
+def _times(model: str) -> float:
+    """How much longer a token takes than with the 0.5B; 1 for a model whose shape is not known."""
+    shape = shape_of(model)
+    return 1.0 if shape is None else shape.written / SHAPES["qwen2.5-coder-0.5b"].written
 
 
 def _one(repo: Path, folder: Path, most: int | None) -> Row:

@@ -18,9 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dreamprm_cli.errors import ProblemError
+from dreamprm_cli.errors import CheckpointError, ProblemError
 from dreamprm_cli.models import Report, cache_dir
 from dreamprm_cli.policy import Sampling
+from dreamprm_cli.prm.adapter import load_adapter
+from dreamprm_cli.prm.checkpoint import backbone_of, load, resolve
 from dreamprm_cli.prm.source import locate_backbone
 from dreamprm_cli.training import (
     PartStarted,
@@ -179,8 +181,15 @@ def label_counts(out: Path, names: Sequence[str]) -> Row:
 
 
 def recipe_for(names: Sequence[str], options: Options) -> Recipe:
-    """The shipped recipe `repo` with a source for each repository."""
-    recipe = read_recipe(find_recipe("repo"))
+    """The shipped recipe `repo` with a source for each repository, over the states that the PRM to start from reads.
+
+    Raises CheckpointError."""
+    recipe, folder = read_recipe(find_recipe("repo")), resolve(options.prm)
+    begin = load(folder)
+    if load_adapter(folder) is not None or begin.unit != "function":
+        raise CheckpointError(
+            f"{folder} does not read functions with a frozen backbone", "start from a PRM that does, such as `default`"
+        )
     sources = tuple(
         Source(
             name=name,
@@ -191,8 +200,9 @@ def recipe_for(names: Sequence[str], options: Options) -> Recipe:
         )
         for name in names
     )
-    fit = replace(recipe.fit, init=options.prm)
-    return replace(recipe, sources=sources, train=tuple(names), fit=fit).asked(seed=options.seed)
+    fit = replace(recipe.fit, init=options.prm, layers=begin.layers, logprob_weight=begin.logprob_weight)
+    own = replace(recipe, backbone=backbone_of(begin, folder), layers=begin.layers, aggregation=begin.aggregation)
+    return replace(own, sources=sources, train=tuple(names), fit=fit).asked(seed=options.seed)
 
 
 def place_of(options: Options) -> Place:
