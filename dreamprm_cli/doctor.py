@@ -24,7 +24,7 @@ from dreamprm_cli.models import cache_dir, status
 
 State = Literal["ok", "warn", "missing"]
 
-_MEMORY_WANTED = 4e9  # the default policy and PRM with their caches
+_MEMORY_WANTED = 5e9  # the default policy and PRM with their caches
 _ENGINE_TIMEOUT_S = 2.0
 _SERVER_TIMEOUT_S = 3.0
 # package, what it is for, how to install it
@@ -139,7 +139,7 @@ def memory_check(meminfo: str, cgroup_limit: str) -> Check:
         total, free = min(total, int(cgroup_limit)), min(free, int(cgroup_limit))
     detail = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB available"
     if free < _MEMORY_WANTED:
-        fix = "close other programs, use --policy qwen2.5-coder-0.5b, or a remote policy (openai:NAME)"
+        fix = "close other programs, use --prm small, --policy qwen2.5-coder-0.5b or a remote policy (openai:NAME)"
         return Check("memory", "warn", f"{detail}; the default models want {_MEMORY_WANTED / 1e9:.0f} GB", fix)
     return Check("memory", "ok", detail)
 
