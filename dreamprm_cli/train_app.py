@@ -129,9 +129,7 @@ def rivals(
     checkpoint: CheckpointOpt = None,
     metrics: MetricsOpt = None,
     cache: CacheOpt = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="orm, line or a mode, not all; may be given again.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="orm, line or a mode, not all; may be given again.")] = None,
     json_: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:

@@ -96,17 +96,21 @@ def difference(items: Sequence[Item], scores: Mapping[str, Sequence[float]], see
 def gate(whole: Row, attempts: Row) -> tuple[bool, str]:
     """(whether the new PRM takes the shipped one's place, why), given `difference` on all programs and on attempts."""
     if whole["functions"] < LEAST:
-        return False, f"only {whole['functions']} held-out functions have right and wrong programs; {LEAST} are needed"
+        return False, f"only {_have(whole['functions'])} right and wrong programs; {LEAST} are needed"
     if whole["ci95"][0] <= 0:
         return False, "not shown to be better on held-out functions"
     if attempts["functions"] < LEAST_TRIED:
         return False, (
-            f"better with the repository's bodies, but only {attempts['functions']} held-out functions have right and "
-            f"wrong attempts of the policy; {LEAST_TRIED} are needed"
+            f"better with the repository's bodies, but only {_have(attempts['functions'])} right and wrong attempts of "
+            f"the policy; {LEAST_TRIED} are needed"
         )
     if attempts["value"] < 0:
         return False, "better with the repository's bodies, and worse on the policy's own attempts"
     return True, "better on held-out functions"
+
+
+def _have(functions: int) -> str:
+    return "1 held-out function has" if functions == 1 else f"{functions} held-out functions have"
 
 
 def write(found: Row, folder: Path) -> None:
