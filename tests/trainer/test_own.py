@@ -1,5 +1,7 @@
 """`dreamprm train REPO` in parts: the gate, the report, the default, the estimate, and where a budget goes."""
 
+import json
+import shutil
 import tomllib
 from concurrent.futures import Future
 from dataclasses import replace
@@ -8,9 +10,11 @@ import pytest
 from scripted_labels import policy
 
 from dreamprm_cli.config import load_settings
-from dreamprm_cli.errors import ConfigError, ProblemError
+from dreamprm_cli.errors import CheckpointError, ConfigError, ProblemError
 from dreamprm_cli.policy import Sampling
+from dreamprm_cli.prm.checkpoint import load, resolve, save
 from dreamprm_trainer.budget import Budget, Meter
+from dreamprm_trainer.checkpoint import start_head
 from dreamprm_trainer.continuation import Streamed
 from dreamprm_trainer.own import default, report
 from dreamprm_trainer.own.attempts import Attempts, with_tests
@@ -198,6 +202,22 @@ def test_the_recipe_starts_from_the_prm_to_beat_and_corrects_labels(tmp_path):
     recipe = recipe_for(["a", "b"], asked(tmp_path, prm="default", seed=3))
     assert (recipe.fit.init, recipe.fit.mode, recipe.fit.seed, recipe.train) == ("default", "correct", 3, ("a", "b"))
     assert recipe.sources[1].pools == ("b/labels.jsonl", "b/pool.jsonl")
+
+
+@pytest.mark.parametrize("name", ["default", "small"])
+def test_the_recipe_reads_what_the_prm_to_beat_reads(tmp_path, name):
+    shipped, recipe = load(resolve(name)), recipe_for(["a"], asked(tmp_path, prm=name))
+    assert (recipe.backbone, recipe.aggregation) == (shipped.backbone, shipped.aggregation)
+    assert {recipe.layers, recipe.fit.layers, recipe.settings.layers, recipe.tune.layers} == {shipped.layers}
+    assert recipe.fit.logprob_weight == shipped.logprob_weight
+    assert (start_head(recipe).weight == shipped.head.weight).all()
+
+
+def test_a_prm_that_reads_lines_is_no_start(tmp_path):
+    folder = shutil.copytree(resolve("small"), tmp_path / "prm")
+    save(replace(load(folder), unit="line"), folder, json.loads((folder / "config.json").read_text()))
+    with pytest.raises(CheckpointError, match="does not read functions with a frozen backbone"):
+        recipe_for(["a"], asked(tmp_path, prm=str(folder)))
 
 
 @pytest.mark.parametrize("parts", [[], ["train"] * 20, ["train"] * 7 + ["dev", "test"], ["train"] * 8 + ["test"]])

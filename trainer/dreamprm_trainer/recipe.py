@@ -141,6 +141,17 @@ class Recipe:
         label = self.label
         return tuple(dict.fromkeys((self.backbone, *((label.policy, label.rollout_policy) if label else ()))))
 
+    def over(self, backbone: str, layers: tuple[int, ...]) -> Recipe:
+        """The recipe on the states of these layers of that backbone."""
+        return replace(
+            self,
+            backbone=backbone,
+            layers=layers,
+            fit=replace(self.fit, layers=layers),
+            settings=replace(self.settings, layers=layers),
+            tune=replace(self.tune, backbone=backbone, layers=layers),
+        )
+
     def asked(self, *, params: str | None = None, mode: str | None = None, seed: int | None = None) -> Recipe:
         """The recipe with what flags say instead of it. Raises ConfigError for what does not go together."""
         given = {"params": params, "mode": mode, "seed": seed}

@@ -200,9 +200,10 @@ def recipe_for(names: Sequence[str], options: Options) -> Recipe:
         )
         for name in names
     )
-    fit = replace(recipe.fit, init=options.prm, layers=begin.layers, logprob_weight=begin.logprob_weight)
-    own = replace(recipe, backbone=backbone_of(begin, folder), layers=begin.layers, aggregation=begin.aggregation)
-    return replace(own, sources=sources, train=tuple(names), fit=fit).asked(seed=options.seed)
+    own = recipe.over(backbone_of(begin, folder), begin.layers)
+    fit = replace(own.fit, init=options.prm, logprob_weight=begin.logprob_weight)
+    own = replace(own, sources=sources, train=tuple(names), fit=fit, aggregation=begin.aggregation)
+    return own.asked(seed=options.seed)
 
 
 def place_of(options: Options) -> Place:
