@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 RELEASES = {
-    "more-itertools": ("10.5.0", "10.8.0"),
     "inflection": ("0.3.1", "0.4.0", "0.5.1"),
     "cachetools": ("5.3.3", "5.5.0"),
     "toolz": ("0.11.2", "0.12.1", "1.0.0"),
