@@ -124,7 +124,7 @@ class FenceExtractor:
         could_close = indent <= self._indent + _INSIDE_INDENT
         if could_close and length >= len(self._run):
             return self._at_fence(ended)
-        if not ended and not after_run and (could_close or not body):
+        if not ended and (not body.strip() or (could_close and not after_run)):
             return ""  # it may still become a fence, or a blank line
         self._line = ""
         text = line[min(indent, self._indent) :]

@@ -153,6 +153,7 @@ COMPLETIONS = st.lists(st.tuples(LINES, st.sampled_from(["\n", "\n", "\r\n", "\r
 
 @given(COMPLETIONS, st.lists(st.integers(0, 200)), st.booleans())
 @example("```\r\nx\r\n```\r", [5, 8, 11], False)
+@example("  \r   ```\n", [4], True)
 def test_no_cut_of_the_stream_matters(completion: str, cuts: list[int], prefilled: bool) -> None:
     edges = sorted({0, len(completion), *(min(cut, len(completion)) for cut in cuts)})
     pieces = [completion[a:b] for a, b in pairwise(edges)]

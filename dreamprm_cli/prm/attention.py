@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-_KEYS = 256  # summed at once: of longer lists, how many there are would decide in which order
+_KEYS = 128  # summed at once: of longer lists (on AMD from 200), how many there are would decide in which order
 _BLOCK = 64  # queries that share one list of rows: few are masked, and the scores stay in the processor's cache
 _BATCH_PAIRS = 1 << 22  # on a GPU, queries x rows of one batched call
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from dreamprm_cli.errors import CheckpointError  # noqa: E402
 from dreamprm_cli.prm import attention, score_programs  # noqa: E402
 from dreamprm_cli.prm import scorer as scorer_module  # noqa: E402
+from dreamprm_cli.prm.attention import Plan, Segment  # noqa: E402
 from dreamprm_cli.prm.backbone import load_backbone  # noqa: E402
 from dreamprm_cli.prm.checkpoint import Checkpoint, save  # noqa: E402
 from dreamprm_cli.prm.head import Head  # noqa: E402
@@ -218,6 +219,20 @@ def test_scores_in_bf16_agree_however_they_are_packed(tiny):
 def opened(one, problem, arena):
     """A session whose problem is not encoded yet."""
     return PackedSession(one, *one.tokens.problem(prm_input(problem), one.problem_limit), arena)
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_a_token_attends_alike_alone_and_among_others(dim):
+    """To the bit: what rounding makes of a difference grows through the layers."""
+    total, before = 400, 250
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.randn(2, total, 2, dim, generator=generator)
+    queries = torch.randn(total, 6, dim, generator=generator)
+    rows, device = torch.arange(total), torch.device("cpu")
+    whole = Plan([Segment(rows, total - before)], device).attend(queries[before:], keys, values)
+    for place in range(before, total, 7):
+        alone = Plan([Segment(rows[: place + 1], 1)], device).attend(queries[place : place + 1], keys, values)
+        assert torch.equal(alone[0], whole[place - before])
 
 
 def test_sessions_that_share_an_arena_are_scored_in_one_forward_with_their_problems(backbone):
