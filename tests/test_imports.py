@@ -92,3 +92,25 @@ def test_help_and_version_import_nothing_heavy(arguments):
     )
     assert done.returncode == 0, done.stderr
     assert "dreamprm" in done.stdout
+
+
+@pytest.mark.parametrize(("settings", "told"), [({}, "1000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")])
+def test_openmp_is_told_how_long_to_spin_before_torch_reads_it(settings, told):
+    """torch looks once, when it is loaded: a scorer whose threads spin starves every other program."""
+    script = """
+import os, sys
+
+class Told:
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+
+sys.meta_path.insert(0, Told())
+from dreamprm_cli.prm.open import open_packed
+open_packed("small")
+"""
+    plain = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**plain, **settings})
+    assert done.stdout.strip() == told, done.stderr

@@ -14,10 +14,6 @@ _silencer: Any = None  # llama.cpp keeps a pointer to it
 
 def library() -> Any:
     """llama_cpp's C functions, loaded once and silenced. Raises ImportError when a package is missing."""
-    # How long idle OpenMP threads spin. Long (the default), they take the cores from torch, which takes turns with
-    # llama.cpp, and from other programs; not at all (OMP_WAIT_POLICY=PASSIVE), a single stream is 1.7 times slower.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import llama_cpp.llama_cpp as lib
     import numpy  # noqa: F401
 

@@ -10,26 +10,21 @@ Shapes: T packed tokens, C hidden size, H query heads, K key-value heads, D head
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamprm_cli.errors import CheckpointError
-from dreamprm_cli.prm.adapter import LowRank
-from dreamprm_cli.prm.shape import Qwen2Shape, read_shape
-from dreamprm_cli.prm.source import REMAKE, BackboneSource
-from dreamprm_cli.prm.tokens import read_tokenizer
-
-if "OMP_WAIT_POLICY" not in os.environ:  # read when torch loads: idle threads must not spin long beside the policy's
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 import torch
 import torch.nn.functional as F
 
+from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.prm.adapter import LowRank
 from dreamprm_cli.prm.attention import Arena, Plan
+from dreamprm_cli.prm.shape import Qwen2Shape, read_shape
+from dreamprm_cli.prm.source import REMAKE, BackboneSource
+from dreamprm_cli.prm.tokens import read_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
