@@ -20,10 +20,7 @@ RELEASES = {
     "cachetools": ("5.3.3", "5.5.0"),
     "toolz": ("0.11.2", "0.12.1", "1.0.0"),
 }
-OPTIONS = (
-    *("--policy", "qwen2.5-coder-0.5b", "--prm", "small"),
-    *("--budget", "300-rollouts", "-n", "4", "--rollouts", "4"),
-)
+OPTIONS = ("--budget", "400-rollouts", "-n", "6", "--rollouts", "4")
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")
 _CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

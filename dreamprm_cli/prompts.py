@@ -6,7 +6,9 @@ with a docstring that states its job, so that every function can be judged as a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ast
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dreamprm_cli.types import Problem
@@ -28,11 +30,16 @@ LANGUAGE_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A chat prompt. Engines that can, start the answer with `prefill` (the opening fence)."""
+    """A chat prompt. Engines that can, go on from `prefill`: the opening fence, and what of the program has `begun`."""
 
     system: str
     user: str
     prefill: str
+    begun: str = ""
+
+    def after(self, code: str) -> Prompt:
+        """The same, going on from other code."""
+        return replace(self, prefill=self.prefill.removesuffix(self.begun) + code, begun=code)
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -118,8 +125,13 @@ def cof_prompt(problem: Problem) -> Prompt:
         f"Each function does one thing and opens with {docs} of one line that says what it does.",
         "Do not nest functions. Do not explain; answer with one code block only.",
     ]
-    form = problem_form(problem)
-    if form == "stdin":
+    form, begun = problem_form(problem), _begun(problem)
+    if begun:
+        form = "function"  # a method, too, stands at the left margin
+        rules.append(
+            "The answer begins with the lines given below; helpers and imports, if any, follow. Read and print nothing."
+        )
+    elif form == "stdin":
         rules.append("The program reads standard input and prints the answer to standard output.")
         if python:
             rules.append("Top-level code is only the imports and the call of `main()` at the end.")
@@ -140,8 +152,22 @@ def cof_prompt(problem: Problem) -> Prompt:
     return Prompt(
         system=f"You are an expert {language} programmer.",
         user="\n\n".join(parts),
-        prefill=f"```{problem.language}\n",
+        prefill=f"```{problem.language}\n{begun}",
+        begun=begun,
     )
+
+
+def _begun(problem: Problem) -> str:
+    """The head of the function that a module waits for: policies that repeat it often stop at its docstring."""
+    if problem.language != "python" or not problem.context.strip():
+        return ""
+    code = problem.starter_code.rstrip() + "\n"
+    for whole in (code, f"{code} ...\n"):  # a head without a docstring is no program yet
+        with suppress(SyntaxError, ValueError):
+            match ast.parse(whole).body:
+                case [ast.FunctionDef(body=[_]) | ast.AsyncFunctionDef(body=[_]) as head]:
+                    return code if whole is not code or ast.get_docstring(head) is not None else ""
+    return ""
 
 
 def prm_input(problem: Problem) -> PRMInput:

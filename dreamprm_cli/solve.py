@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dreamprm_cli import events as ev
 from dreamprm_cli.aggregate import aggregate, standing
@@ -264,6 +264,8 @@ def _sample(
         )
         for index in indices
     }
+    prompt = cof_prompt(problem)
+    begun = prompt.begun if policy.prefills else ""
     session = scorer.start(problem) if scorer is not None else None
     if scorer is not None and session is not None:
         for text in cautions(problem, scorer, session):
@@ -290,7 +292,7 @@ def _sample(
         )
 
     with ExitStack() as stack:
-        arrivals: Generator[Delta | None, None, None] = policy.stream(cof_prompt(problem), indices, request.sampling)
+        arrivals: Generator[Delta | None, None, None] = policy.stream(prompt, indices, request.sampling)
         pool = None
         inbox: _Inbox = queue.SimpleQueue()
         if overlap:
@@ -315,6 +317,7 @@ def _sample(
                 if draft.index not in seen:
                     seen.add(draft.index)
                     yield ev.SampleStarted(t=now(), candidate=draft.index, seed=draft.seed)
+                    delta = replace(delta, text=begun + delta.text)
                 first = len(draft.steps)
                 text, steps = draft.feed(delta)
                 if text or delta.tokens:

@@ -15,7 +15,7 @@ from dreamprm_cli.errors import ProblemError
 from dreamprm_cli.problem import load_problem, load_problem_set, parse_markdown
 from dreamprm_cli.problem.names import infer_entry_point
 from dreamprm_cli.prompts import cof_prompt, prm_input
-from dreamprm_cli.types import Example
+from dreamprm_cli.types import Example, Problem
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -302,6 +302,33 @@ def test_policy_and_prm_are_told_of_the_module_around(tmp_path):
         assert text.index("import math") < text.index("Add.")
     bare = replace(one, context=" \n")
     assert "module" not in cof_prompt(bare).user + prm_input(bare).text
+
+
+HEAD = 'def gap(a, b):\n    """Return how far a is from b."""\n'
+
+
+@pytest.mark.parametrize(
+    "starter",
+    [HEAD, "@cached\nasync def gap(self,\n              b):\n", "def gap(a): # how far\n", HEAD.replace("    ", "\t")],
+)
+def test_the_answer_goes_on_from_the_head_that_a_module_waits_for(starter):
+    one = Problem("m", "Say how far.", starter, entry_point="Line.gap", context="import math\n")
+    prompt = cof_prompt(one)
+    assert prompt.begun == starter
+    assert prompt.prefill == f"```python\n{starter}"
+    assert "class Line" not in prompt.user
+    assert starter.rstrip() in prompt.user  # for those that answer afresh
+    assert prompt.after("x = 1\n").prefill == "```python\nx = 1\n"
+    assert cof_prompt(replace(one, context="")).prefill == "```python\n"
+
+
+@pytest.mark.parametrize(
+    "starter",
+    ["", "def gap(a, b):\n    ...\n", f"{HEAD}    return abs(a - b)\n", f"import math\n{HEAD}", "def gap(", "\0"],
+)
+def test_other_starter_code_is_for_the_policy_to_begin(starter):
+    prompt = cof_prompt(Problem("m", "Say how far.", starter, entry_point="gap", context="import math\n"))
+    assert (prompt.begun, prompt.prefill) == ("", "```python\n")
 
 
 def test_livecodebench_row(tmp_path):

@@ -61,6 +61,17 @@ def test_a_step_is_scored_while_its_program_is_still_being_written(overlap):
     assert events.index(of(events, ev.CandidateFinished)[0]) > first_score
 
 
+@pytest.mark.parametrize("prefills", [True, False])
+def test_a_program_that_goes_on_from_a_head_holds_it_once(prefills):
+    head, body = 'def gap(a, b):\n    """Good."""\n', "    return abs(a - b)\n"
+    problem = Problem("gap", "Say how far.", head, entry_point="gap", context="import math\n")
+    policy = ScriptedPolicy([body if prefills else f"```python\n{head}{body}```"], prefills=prefills)
+    events = list(solve(Request(problem, 1, Sampling()), policy, SCORER))
+    assert of(events, ev.CandidateFinished)[0].code == head + body
+    assert "".join(e.text for e in of(events, ev.TextArrived)) == head + body
+    assert [e.source for e in of(events, ev.StepFinished)] == [head + body]
+
+
 def test_without_a_prm_the_mean_log_probability_decides_and_rewards_are_unknown():
     events = run([POOR, GOOD], scorer=None)
     assert of(events, ev.StepScored) == []

@@ -7,8 +7,9 @@ import pytest
 
 from dreamprm_cli.errors import ConfigError
 from dreamprm_cli.policy import Delta, Sampling, candidate_seed
+from dreamprm_cli.policy.scripted import ScriptedPolicy
 from dreamprm_cli.types import Problem, Usage
-from dreamprm_trainer.continuation import Streamed, program
+from dreamprm_trainer.continuation import Beginning, Streamed, program
 from dreamprm_trainer.journal import append, open_journal
 from dreamprm_trainer.problems import choose
 from dreamprm_trainer.sample import draw
@@ -128,3 +129,13 @@ def test_choose_keeps_the_rows_that_meet_the_conditions():
 )
 def test_program_is_what_stands_in_the_fence(text, prefilled, code):
     assert program(text, prefilled) == code
+
+
+def test_a_program_begins_with_the_head_or_the_prefix_that_it_goes_on_from():
+    head = 'def add(a, b):\n    """Add."""\n'
+    problem = Problem("a", "Add.", head, entry_point="add", context="import math\n")
+    policy = ScriptedPolicy(["    return 1\n"])
+    [fresh] = Streamed(policy).write(Beginning("a", problem, (0,), Sampling()))
+    [rolled] = Streamed(policy).write(Beginning("a", problem, (0,), Sampling(), f"{head}    print(2)\n"))
+    assert fresh.code == f"{head}    return 1\n"
+    assert rolled.code == f"{head}    print(2)\n    return 1\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,21 +80,21 @@ class Batched:
 
         self._opened = self._opened or open_decoder(self.model, *self._size)
         decoder, tokenizer = self._opened
-        asked: dict[str, Beginning] = {}
+        begun: dict[str, str] = {}
         ahead = [first]
 
         def request() -> Request | None:
             beginning = ahead.pop() if ahead else beginnings()
             if beginning is None:
                 return None
-            asked[beginning.key] = beginning
-            text = chat(cof_prompt(beginning.problem)) + beginning.text
-            tokens = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+            prompt = prompt_of(beginning)
+            begun[beginning.key] = prompt.begun
+            tokens = tuple(tokenizer.encode(chat(prompt), add_special_tokens=False).ids)
             return Request(beginning.key, tokens, beginning.indices, beginning.sampling)
 
         for made in decoder.run(request):
             text = tokenizer.decode(list(made.tokens), skip_special_tokens=False)
-            code = program(asked[made.key].text + text, prefilled=True)
+            code = program(begun[made.key] + text, prefilled=True)
             drawn = len(made.tokens) + (made.finish_reason == "stop")
             yield Written(made.key, made.index, made.seed, code, drawn, made.logprob, made.finish_reason)
 
@@ -127,8 +127,7 @@ class Streamed:
             raise ConfigError(
                 f"{self.model} answers afresh and cannot go on from a prefix", "roll out with a local model"
             )
-        prompt = cof_prompt(beginning.problem)
-        prompt = replace(prompt, prefill=prompt.prefill + beginning.text)
+        prompt = prompt_of(beginning)
         drafts = {index: _Draft() for index in beginning.indices}
         for delta in self._policy.stream(prompt, beginning.indices, beginning.sampling):
             draft = drafts[delta.candidate]
@@ -136,7 +135,8 @@ class Streamed:
             draft.tokens += delta.tokens
             draft.logprob += delta.logprob
             if delta.finish_reason is not None:
-                code = program(beginning.text + "".join(draft.text), self._policy.prefills)
+                text = "".join([prompt.begun, *draft.text] if self._policy.prefills else draft.text)
+                code = program(text, self._policy.prefills)
                 seed = candidate_seed(beginning.sampling.seed, delta.candidate)
                 yield Written(
                     beginning.key, delta.candidate, seed, code, draft.tokens, draft.logprob, delta.finish_reason
@@ -198,6 +198,11 @@ def open_continuer(model: str, engine: str = "batched", **engine_options: Any) -
 def calls_at_once(model: str) -> int:
     """How many beginnings the engine of a policy takes at once: servers batch calls themselves."""
     return _SERVED if model.startswith(("openai:", "vllm+openai:", "vllm:")) else 1
+
+
+def prompt_of(beginning: Beginning) -> Prompt:
+    prompt = cof_prompt(beginning.problem)
+    return prompt.after(beginning.text) if beginning.text else prompt
 
 
 def chat(prompt: Prompt) -> str:

@@ -143,7 +143,7 @@ def test_the_context_holds_no_body_of_its_own_nor_hidden_ones() -> None:
     found, named = _named(ODD)
     text = context(found, named["first"], lambda other: other.qualname == "Shape.__init__")
     assert "kept" not in text
-    assert "Two." in text
+    assert "Two." not in text  # the statement says it
     assert "self.side = side" not in text
     assert "return doc" in text
     assert context(found, named["one_line"], lambda other: False).count("x + 1") == 0
@@ -151,13 +151,50 @@ def test_the_context_holds_no_body_of_its_own_nor_hidden_ones() -> None:
         ast.parse(context(found, one, lambda other: True))
 
 
-def test_a_long_module_is_shown_in_part() -> None:
-    code = "".join(f"def f{k}():\n    '''Number {k}.'''\n    return {'x' * 100}\n\n\n" for k in range(200))
+def test_of_a_long_module_the_nearest_functions_are_shown_whole_and_signatures_of_others() -> None:
+    code = "import math\n\n\n" + "".join(
+        f"def f{k}():\n    '''Number {k}.'''\n    return {'x' * 100}\n\n\n" for k in range(200)
+    )
     found, named = _named(code)
-    text = context(found, named["f100"], lambda other: False)
+    text = context(found, named["f100"], lambda other: other.name == "f101")
+    assert 3700 < len(text) <= 4000
+    assert text.startswith("import math\n")
+    assert "def f100():\n    ...\n" in text
+    assert "def f99():\n    '''Number 99.'''\n    return xxx" in text
+    assert "def f101():\n    '''Number 101.'''\n    ...\n" in text
+    assert "def f70():\n    ...\n" in text
+    assert "def f0()" not in text
+    assert "\n\n\n\n" not in text
+    ast.parse(text)
+
+
+def test_a_function_that_is_called_is_shown_before_nearer_ones() -> None:
+    long = f"    return {'x' * 1500}\n\n\n"
+    code = f"def used():\n{long}def near():\n{long}def f():\n    return used()\n"
+    found, named = _named(code)
+    text = context(found, named["f"], lambda other: False)
+    assert "def used():\n    return xxx" in text
+    assert "def near():\n    return xxx" in text
+    code = code.replace("x" * 1500, "x" * 2500)
+    found, named = _named(code)
+    text = context(found, named["f"], lambda other: False)
+    assert "def used():\n    return xxx" in text
+    assert "def near():\n    ...\n" in text
+
+
+def test_of_a_module_full_of_constants_what_is_near_is_shown() -> None:
+    constants = "".join(f"C{k} = {k}\n" for k in range(600))
+    found, named = _named(f"{constants}\n\ndef f():\n    return 1\n\n\n{constants}")
+    text = context(found, named["f"], lambda other: False)
     assert len(text) <= 4000
-    assert "Number 100." in text
-    assert "def f99" in text
+    assert "C599 = 599\n\n\ndef f():\n    ...\n" in text
+    assert "C0 = 0\n" in text.partition("def f")[2]
+
+
+def test_a_docstring_on_the_line_of_the_signature_stays_with_it() -> None:
+    found, named = _named('def f(): "Says."\n\n\ndef g(): "Says too."; return 1\n\n\ndef h():\n    return 2\n')
+    for one in named.values():
+        ast.parse(context(found, one, lambda other: True))
 
 
 def test_the_statement_says_what_is_around() -> None:

@@ -34,6 +34,7 @@ class Function:
     path: str
     qualname: str  # "name", "Class.name", "Class.Inner.name"
     first_line: int
+    inner_line: int  # of the docstring, or of the first statement where there is none
     body_line: int  # of the first statement after the docstring
     last_line: int
     on_one_line: bool  # the body begins on the last line of the signature
@@ -165,9 +166,11 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
     indent = lines[node.lineno - 1][: len(lines[node.lineno - 1]) - len(lines[node.lineno - 1].lstrip(" \t\f"))]
     body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
     start = min([body[0].lineno, *(one.lineno for one in getattr(body[0], "decorator_list", []))]) if body else last + 1
+    # A docstring on the signature's last line cannot be parted from it.
+    inside_line = start if len(body) == len(node.body) or _before(node.body[0], lines) else node.body[0].lineno
     inside = _inside_strings(node, lines)
     head = "".join(_moved(lines[first - 1 : start - 1], first, inside, indent))
-    before = lines[start - 1].encode()[: body[0].col_offset].decode().strip() if body else ""
+    before = _before(body[0], lines) if body else ""
     if before:  # the body begins on the signature's last line
         head += f"{before}\n"
     signature = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
@@ -185,6 +188,7 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
         path=path,
         qualname=qualname,
         first_line=first,
+        inner_line=inside_line,
         body_line=start,
         last_line=last,
         on_one_line=bool(before),
@@ -197,6 +201,11 @@ def _function(path: str, qualname: str, node: Definition, lines: Sequence[str], 
         shingles=frozenset(map(hash, triples(body))),
         unfit=_unfit(node, body, last - first + 1, count) or ("on one line" if before.endswith(";") else ""),
     )
+
+
+def _before(node: ast.stmt, lines: Sequence[str]) -> str:
+    """The code in front of a statement on its first line."""
+    return lines[node.lineno - 1].encode()[: node.col_offset].decode().strip()
 
 
 def _unfit(node: Definition, body: Sequence[ast.stmt], length: int, count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from dreamprm_trainer.mine.functions import Class, Function, Module, indented
@@ -66,40 +67,73 @@ class Surroundings:
 
 
 def context(module: Module, function: Function, hidden: Callable[[Function], bool]) -> str:
-    """The module with the function's body cut out, and the bodies of all that are `hidden`. Of a long module the bodies
-    that stay are those of functions it calls, then the nearest, up to 4,000 letters."""
-    bodies = {
-        one: "".join(module.lines[one.body_line - 1 : one.last_line])
-        for one in module.functions
-        if one is function or (one.body_line <= one.last_line and not one.on_one_line)
-    }
-    size = len(module.text) - sum(map(len, bodies.values()))
-    near = sorted(bodies, key=lambda one: (one.name not in function.calls, abs(one.first_line - function.first_line)))
-    shown: set[Function] = set()
-    for one in near:
-        if one is not function and not hidden(one) and size + len(bodies[one]) <= _CONTEXT:
-            size += len(bodies[one])
-            shown.add(one)
+    """The module around a function, of which the signature is left: up to 4,000 letters.
+
+    What stands outside functions is there; half of the room goes to functions that it calls, and then to the nearest,
+    as they are (of those that are `hidden`, head and docstring), the other half first to signatures of the others.
+    """
+    forms = {one: _forms(module, one, hidden(one)) for one in module.functions}
+    order = sorted(forms, key=lambda one: (one.name not in function.calls, abs(one.first_line - function.first_line)))
+    order.remove(function)
+    chosen = {function: forms[function][0]}
+    outside = len(module.text) - sum(len(_lines(module, one.first_line, one.last_line)) for one in forms)
+    room = _CONTEXT - outside - len(chosen[function])
+
+    def offer(which: int, spare: int) -> None:
+        nonlocal room
+        for one in order:
+            more = len(forms[one][which]) - len(chosen.get(one, ""))
+            if 0 <= more <= room - spare:
+                chosen[one] = forms[one][which]
+                room -= more
+
+    offer(_WHOLE, room // 2)
+    offer(_SIGNATURE, 0)
+    offer(_WHOLE, 0)
     parts: list[str] = []
     at, here = 0, 0
-    for one in sorted(bodies, key=lambda one: one.first_line):
-        if one.on_one_line:
-            parts += [*module.lines[at : one.first_line - 1], indented(one.head, one.indent)]
-        else:
-            parts += module.lines[at : one.body_line - 1]
-        if one is function:
-            here = sum(map(len, parts))
-        parts.append(bodies[one] if one in shown else f"{_margin(module, one)}...\n")
+    for one in sorted(forms, key=lambda one: one.first_line):
+        parts += module.lines[at : one.first_line - 1]
+        here = sum(map(len, parts)) if one is function else here
+        parts.append(chosen.get(one, ""))
         at = one.last_line
-    text = unfenced("".join([*parts, *module.lines[at:]]))
+    return _around(unfenced(_GAPS.sub("\n\n\n", "".join([*parts, *module.lines[at:]]))), here)
+
+
+_SIGNATURE, _WHOLE = 0, 1
+_GAPS = re.compile(r"\n(?:[ \t]*\n){3,}")
+
+
+def _forms(module: Module, one: Function, hidden: bool) -> tuple[str, str]:
+    """A function's signature, and the most that may be shown of it."""
+    whole = _lines(module, one.first_line, one.last_line)
+    empty = f"{_margin(module, one)}...\n"
+    if one.on_one_line:
+        head = indented(one.head, one.indent).rstrip().rstrip(";")
+        signature = documented = f"{head}\n{empty}" if head.endswith(":") else f"{head}\n"
+    elif one.inner_line > one.last_line:  # a docstring on the signature's line, and nothing else
+        return whole, whole
+    else:
+        signature = _lines(module, one.first_line, one.inner_line - 1) + empty
+        documented = _lines(module, one.first_line, one.body_line - 1) + empty
+    return signature, documented if hidden else whole
+
+
+def _lines(module: Module, first: int, last: int) -> str:
+    return "".join(module.lines[first - 1 : last])
+
+
+def _around(text: str, here: int) -> str:
+    """What fits of a text, two thirds of it before `here`."""
     if len(text) <= _CONTEXT:
         return text
     start = text.rfind("\n", 0, max(0, min(here - _CONTEXT * 2 // 3, len(text) - _CONTEXT))) + 1
     return text[start : text.rfind("\n", 0, start + _CONTEXT) + 1]
 
 
-def _margin(module: Module, function: Function) -> str:
+def _margin(module: Module, one: Function) -> str:
     """What the function's body is indented by."""
-    bare = function.on_one_line or function.body_line > function.last_line  # a docstring alone has no body below it
-    line = "" if bare else module.lines[function.body_line - 1]
-    return line[: len(line) - len(line.lstrip())] or f"{function.indent}    "
+    if one.on_one_line or one.inner_line > one.last_line:
+        return f"{one.indent}    "
+    line = module.lines[one.inner_line - 1]
+    return line[: len(line) - len(line.lstrip())]
