@@ -8,7 +8,7 @@ import pytest
 
 from dreamprm_trainer.mine import tasks
 from dreamprm_trainer.mine.functions import Function, Module, Unreadable, at_margin, module, texts, with_code
-from dreamprm_trainer.mine.statement import Surroundings, context
+from dreamprm_trainer.mine.statement import Surroundings, brief, context
 
 ODD = '''"""Odd ones."""
 from abc import abstractmethod
@@ -197,6 +197,24 @@ def test_a_docstring_on_the_line_of_the_signature_stays_with_it() -> None:
         ast.parse(context(found, one, lambda other: True))
 
 
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [
+        ('def f():\n    """One.\n\n    Two.\n    """\n    return 1\n', 'def f():\n    """One."""\n    return 1\n'),
+        ('@a\ndef f():\n\tr"""\n\tA \\d "b"\n\t"""  \n', '@a\ndef f():\n\t"""A \\\\d "b" """\n'),
+        ('def f():\n    """One.\n    Two."""; return 1\n', None),
+        ('def f(): "One"\n', None),
+        ("def f():\n    return 1\n", None),
+        ("def f(a,\n      b):\n", None),
+    ],
+)
+def test_a_brief_function_keeps_the_first_line_of_its_docstring(code: str, short: str | None) -> None:
+    assert brief(code) == (short or code)
+    if short:
+        first = ast.get_docstring(ast.parse(code).body[0]).partition("\n")[0]  # type: ignore[arg-type]
+        assert ast.get_docstring(ast.parse(short).body[0]).strip() == first.strip()  # type: ignore[arg-type, union-attr]
+
+
 def test_the_statement_says_what_is_around() -> None:
     found, named = _named(ODD + "\n\ndef caller():\n    return 1 + first(2)\n\n\ndef secret():\n    return first(3)\n")
     around = Surroundings([found])
@@ -212,7 +230,7 @@ def test_a_fence_in_a_docstring_does_not_end_an_answer_that_repeats_it() -> None
     found = module("a.py", code.encode())
     parts = {one.id: "train" for one in found.functions}
     row = next(iter(tasks.rows(tasks.Source("p", "0" * 40), {"a.py": found}, found.functions, parts, {}, None)))
-    assert "~~~pycon" in row["starter_code"]
+    assert "~~~pycon" in row["statement"]
     for key in ("statement", "starter_code", "context"):
         assert "```pycon" not in row[key]
     assert "```pycon" in row["canonical"]

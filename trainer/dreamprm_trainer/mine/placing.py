@@ -81,8 +81,12 @@ def _under_its_head(function: Function, theirs: Module, found: Function) -> str:
     return _head(function, node) + indented(_body(theirs, found, other), _margin(node, function.source))
 
 
-def _head(function: Function, node: Definition) -> str:
+def head(function: Function) -> str:
     """Decorators, signature and docstring, without the comments that follow: those are about the body."""
+    return _head(function, _node(function.source))
+
+
+def _head(function: Function, node: Definition) -> str:
     lines = split_lines(function.head)
     if ast.get_docstring(node, clean=False) is not None:
         lines = lines[: node.body[0].end_lineno]

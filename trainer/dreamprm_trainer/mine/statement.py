@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Sequence
 
-from dreamprm_trainer.mine.functions import Class, Function, Module, indented
+from dreamprm_trainer.mine.functions import (
+    Class,
+    Definition,
+    Function,
+    Module,
+    Unreadable,
+    indented,
+    parsed,
+    split_lines,
+)
 
 _MOST_CALLERS = 3
 _MOST_TYPES = 3
@@ -23,6 +33,24 @@ def statement(function: Function, callers: Sequence[tuple[str, str]], types: Seq
         lines = [f"{line}  # {name}" for name, line in callers[:_MOST_CALLERS]]
         parts.append("It is called like this:\n" + _fenced("\n".join(lines)))
     return "\n\n".join(parts)
+
+
+def brief(code: str) -> str:
+    """A function at the left margin with the first line of its docstring alone: the statement has the rest."""
+    try:
+        node = parsed(code).body[0]
+    except Unreadable:  # a head without a docstring
+        return code
+    if not isinstance(node, Definition) or not (text := ast.get_docstring(node)):
+        return code
+    said, lines = node.body[0], split_lines(code)
+    last = said.end_lineno or said.lineno
+    before, after = lines[said.lineno - 1][: said.col_offset], lines[last - 1].encode()[said.end_col_offset :]
+    if before.strip() or after.strip():
+        return code
+    first = text.strip().partition("\n")[0].replace("\\", "\\\\").replace('"""', "'''")
+    lines[said.lineno - 1 : last] = [f'{before}"""{first}{" " * first.endswith(chr(34))}"""\n']
+    return "".join(lines)
 
 
 def unfenced(text: str) -> str:

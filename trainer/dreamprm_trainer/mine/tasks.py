@@ -2,7 +2,8 @@
 and what ties them to the repository: `repository, commit, path, qualname, first_line, last_line, context`.
 
 `tests` is `{"kind": "repository", "n", "ids"}` where tests of the repository notice a wrong body, else
-`{"kind": "none", "n": 0}`. `canonical` and programs are the whole function at the left margin.
+`{"kind": "none", "n": 0}`. `canonical` is the whole function at the left margin; programs are the same with the first
+line of its docstring.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dreamprm_trainer.mine.functions import Function, Module
+from dreamprm_trainer.mine.placing import head
 from dreamprm_trainer.mine.split import Split
-from dreamprm_trainer.mine.statement import Surroundings, context, unfenced
+from dreamprm_trainer.mine.statement import Surroundings, brief, context, unfenced
 from dreamprm_trainer.problems import Row
 
 
@@ -47,7 +49,7 @@ def rows(
             "task_id": f"{source.name}:{function.id}",
             "title": function.qualname,
             "statement": around.statement(function, lambda other: not hidden(other)),
-            "starter_code": unfenced(function.head),
+            "starter_code": unfenced(brief(head(function))),
             "entry_point": ".".join(function.qualname.split(".")[-2:]),
             "tests": {"kind": "repository", "n": len(ids), "ids": ids} if ids else {"kind": "none", "n": 0},
             "canonical": function.source,
@@ -70,8 +72,10 @@ def negatives(source: Source, found: Mapping[str, Row], parts: Mapping[str, Spli
     pool: list[Row] = []
     for name in sorted(found):
         shared = {"task_id": f"{source.name}:{name}", "split": parts[name], "model": "repository"}
-        pool.append({**shared, "sample": 0, "solution": found[name]["canonical"], "passed": True, "operator": None})
+        pool.append(
+            {**shared, "sample": 0, "solution": brief(found[name]["canonical"]), "passed": True, "operator": None}
+        )
         for number, one in enumerate(found[name]["killed"], 1):
             about = {key: one[key] for key in ("operator", "status", "killed_by")}
-            pool.append({**shared, "sample": number, "solution": one["code"], "passed": False, **about})
+            pool.append({**shared, "sample": number, "solution": brief(one["code"]), "passed": False, **about})
     return pool

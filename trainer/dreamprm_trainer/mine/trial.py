@@ -23,8 +23,9 @@ from dreamprm_trainer.mine import environment, layout, suite, worktree
 from dreamprm_trainer.mine.environment import Environment
 from dreamprm_trainer.mine.functions import Module, Unreadable, module
 from dreamprm_trainer.mine.grading import graded
+from dreamprm_trainer.mine.placing import head
 from dreamprm_trainer.mine.repository import Repository
-from dreamprm_trainer.mine.statement import Surroundings, context, unfenced
+from dreamprm_trainer.mine.statement import Surroundings, brief, context, unfenced
 from dreamprm_trainer.mine.target import Target, find
 
 KIND = "target"
@@ -68,7 +69,7 @@ def problem(repo: Path, name: str, given: Problem | None, *, tests: bool, say: S
     return Problem(
         id=f"{Path(payload['repository']).name}:{function.id}",
         statement=f"{given.statement.strip()}\n\n{said}" if given else said,
-        starter_code=unfenced(function.head),
+        starter_code=unfenced(brief(head(function))),
         entry_point=".".join(function.qualname.split(".")[-2:]),
         tests=Tests(KIND, payload=payload),
         title=function.qualname,
