@@ -201,6 +201,7 @@ def calls_at_once(model: str) -> int:
 
 
 def prompt_of(beginning: Beginning) -> Prompt:
+    """The problem's prompt, going on from the beginning's text if it has one."""
     prompt = cof_prompt(beginning.problem)
     return prompt.after(beginning.text) if beginning.text else prompt
 
