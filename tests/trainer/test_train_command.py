@@ -1,5 +1,6 @@
 """`dreamprm train` as a user meets it, in a world of its own with a model made here."""
 
+import functools
 import gzip
 import json
 import sys
@@ -139,6 +140,28 @@ def test_correction_leaves_its_labels_for_the_audit(train, world):
     assert "44 labels could move, 44 were known" in out
     assert f"{found['most'][0]['task_id']}  first  " in out
     assert "    def first(a):" in out
+
+
+def test_a_head_is_refitted_to_the_labels_that_correction_reached(train, world):
+    recipe, refit = world / "small.toml", ("meta = 0.3", "meta = 0.3\nrefit = true")
+    still = ("label_lr = 0.2", "label_lr = 0.0\nmargin = 1e-6")
+    text, heads = recipe.read_text(encoding="utf-8"), {}
+    for name, mode, changes in (
+        ("plain", "plain", []), ("moved", "correct", []), ("refitted", "correct", [refit]),
+        ("kept", "correct", [refit, still]),
+    ):  # fmt: skip
+        recipe.write_text(functools.reduce(lambda so_far, one: so_far.replace(*one), changes, text), encoding="utf-8")
+        assert train("fit", *AT[:4], "--checkpoint", name, "--mode", mode, "--quiet")[0] == 0
+        heads[name] = load(world / name).head.weight
+
+    def apart(one, other):
+        return abs(heads[one] - heads[other]).max() / abs(heads["plain"]).max()
+
+    assert apart("kept", "plain") < 1e-3  # labels that do not move are those of mode plain
+    assert apart("refitted", "plain") > 0.02
+    assert apart("refitted", "moved") > 0.1
+    before, after = (gzip.decompress((world / name / "labels.jsonl.gz").read_bytes()) for name in ("moved", "refitted"))
+    assert before == after
 
 
 @pytest.mark.parametrize("mode", ["pooled", "reweight"])

@@ -12,7 +12,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,12 @@ def _fit_head(recipe: Recipe, place: Place, data: Loaded, report: Mapping[str, A
             tell=tell,
         )
         head, losses, collapsed = fitted.head, fitted.validation, fitted.collapsed
-        labels = fitted.labels if recipe.fit.mode == "correct" else None
+        if recipe.fit.mode == "correct":
+            labels = fitted.labels
+            if recipe.fit.refit:
+                reached = replace(train, target=labels)
+                reached = reached if meta is None else merge([reached, meta])
+                head = convex.fit(reached, recipe.settings, recipe.layers, start=begin)
     head = convex.calibrate(head, judge, recipe.layers, recipe.fit.layers)
     scored = {name: _number(within(head, table, recipe.fit.layers, recipe)) for name, table in split.held_out.items()}
     found = Found(

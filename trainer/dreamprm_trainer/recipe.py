@@ -78,6 +78,8 @@ class Fit:
     validate: sources whose held-out programs say when to stop, and calibrate (default: those that are trained on)
     logprob_weight: of the policy's mean log-probability beside the reward, where programs are ranked
             (`aggregate.standing`)
+    refit:  of mode correct over frozen states: when labels have moved, the convex solver fits the head to where they
+            ended and to the meta set, so that few problems all count
     init:   a PRM to start from (a folder or a shipped name), for params = "features" and the head of the others
     """
 
@@ -89,6 +91,7 @@ class Fit:
     meta: float = 0.25
     validate: tuple[str, ...] = ()
     logprob_weight: float = 0.0
+    refit: bool = False
     init: str | None = None
     seed: int = 0
 
