@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,44 @@ RELEASES = {
     "cachetools": ("5.3.3", "5.5.0"),
     "toolz": ("0.11.2", "0.12.1", "1.0.0"),
 }
-OPTIONS = ("--budget", "400-rollouts", "-n", "6", "--rollouts", "4")
+OPTIONS = ("-n", "6", "--rollouts", "4")
+BUDGET = 400  # rollouts of each
 REPORTS = Path(__file__).parent / "results" / "own-repos"
 _METHODS = ("prm", "shipped", "random", "logprob")
-_CORE = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def measure(data: Path = Path(".dreamprm/own-repos")) -> dict[str, Any]:
-    """Figures of each package; data: where packages and trainings are kept."""
-    return {
-        name: trained(name, repository(name, releases, data / "packages"), data, 80)
-        for name, releases in RELEASES.items()
-    }
+    """Figures of each package, and of one PRM for all of them; data: where packages and trainings are kept."""
+    repos = {name: repository(name, releases, data / "packages") for name, releases in RELEASES.items()}
+    alone = {name: trained(name, [repo], data, 80) for name, repo in repos.items()}
+    spent = _gathered(list(repos), data)
+    return {**alone, "together": trained("together", list(repos.values()), data, 80, spent)}
 
 
-def trained(name: str, repo: Path, data: Path, functions: int, *more: str) -> dict[str, Any]:
-    """Figures of one repository, of which so many functions are mined; the report is kept. more: options."""
-    command = [sys.executable, "-m", "dreamprm_cli", "train", str(repo), "--out", str(data / name), *OPTIONS]
-    asked = ["--functions", str(functions), *more, "--json"]
-    done = subprocess.run([*command, *asked], stdout=subprocess.PIPE, env={**os.environ, **_CORE}, check=True)
+def trained(
+    name: str, repos: Sequence[Path], data: Path, functions: int, budget: int = BUDGET, *more: str
+) -> dict[str, Any]:
+    """Figures of a PRM for some repositories, of each of which so many functions are mined; its report is kept.
+
+    budget: in rollouts; more: options."""
+    out = data / name
+    command = [sys.executable, "-m", "dreamprm_cli", "train", *map(str, repos), "--out", str(out), *OPTIONS]
+    asked = ["--functions", str(functions), "--budget", f"{budget}-rollouts", *more, "--json"]
+    done = subprocess.run([*command, *asked], stdout=subprocess.PIPE, check=True)
     REPORTS.mkdir(parents=True, exist_ok=True)
-    page = (data / name / "report.md").read_text(encoding="utf-8").replace(str(data), "DATA")
+    page = (out / "report.md").read_text(encoding="utf-8").replace(str(data), "DATA")
     (REPORTS / f"{name}.md").write_text(page, encoding="utf-8")
     return figures_of(json.loads(done.stdout))
+
+
+def _gathered(names: Sequence[str], data: Path) -> int:
+    """Lay the labels that there are of each where those of all belong; the rollouts spent on them."""
+    for name in names:
+        shutil.copytree(data / name / name, data / "together" / name, dirs_exist_ok=True)
+    spent = [json.loads((data / name / "spent.json").read_text(encoding="utf-8")) for name in names]
+    whole = {key: sum(one[key] for one in spent) for key in spent[0]}
+    (data / "together" / "spent.json").write_text(json.dumps(whole), encoding="utf-8")
+    return int(whole["rollouts"])
 
 
 def repository(name: str, releases: tuple[str, ...], folder: Path) -> Path:
@@ -93,16 +109,22 @@ def _git(repo: Path, *arguments: str, date: str = "2024-01-01T00:00:00+0000") ->
 
 def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     """What the figures keep of a report."""
-    (mined,) = report["repositories"].values()
-    counts = ("commit", "functions", "covered", "drawn", "tests", "tasks", "with_killing_test", "negatives", "splits")
-    kept = ("labels", "spent", "difference", "attempts_difference", "better", "why")
+    kept = ("policy", "labels", "spent", "difference", "attempts_difference", "better", "why")
     return {
-        **{key: mined[key] for key in counts},
-        "left_out": len(mined["left_out"]),
-        "share_with_a_killing_test": round(mined["with_killing_test"] / mined["drawn"], 3),
+        "repositories": {name: _mined(one) for name, one in report["repositories"].items()},
         **{key: report[key] for key in kept},
         "adopted": bool(report["adopted_in"]),
         "held_out": {pool: _methods(report[pool]) for pool in ("attempts", "all") if report[pool]},
+    }
+
+
+def _mined(one: dict[str, Any]) -> dict[str, Any]:
+    counts = ("commit", "functions", "covered", "drawn", "tests", "tasks", "with_killing_test", "negatives", "splits")
+    share = one["with_killing_test"] / one["drawn"]
+    return {
+        **{key: one[key] for key in counts},
+        "left_out": len(one["left_out"]),
+        "share_with_a_killing_test": round(share, 3),
     }
 
 
