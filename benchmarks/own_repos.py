@@ -109,7 +109,7 @@ def _git(repo: Path, *arguments: str, date: str = "2024-01-01T00:00:00+0000") ->
 
 def figures_of(report: dict[str, Any]) -> dict[str, Any]:
     """What the figures keep of a report."""
-    kept = ("policy", "labels", "spent", "difference", "attempts_difference", "better", "why")
+    kept = ("policy", "labels", "spent", "difference", "attempts_difference", "by_repository", "better", "why")
     return {
         "repositories": {name: _mined(one) for name, one in report["repositories"].items()},
         **{key: report[key] for key in kept},

@@ -58,6 +58,15 @@ def test_the_gate(make_item, functions, attempts_right, better, why):
     assert found["difference"]["value"] == pytest.approx(0.5 if attempts_right else 0.0)
 
 
+def test_what_it_is_worth_is_told_of_each_repository(make_item):
+    items, scores = held_out(make_item, 8)
+    mixed = [replace(item, source="a" if number < 12 else "b") for number, item in enumerate(items)]
+    found = report.judged(mixed, {**scores, report.MAIN: [*scores[report.MAIN][:12], *[0.5] * 20]})["by_repository"]
+    assert [found[name]["difference"]["value"] for name in "ab"] == [pytest.approx(0.5), 0.0]
+    assert [found[name]["difference"]["functions"] for name in "ab"] == [3, 5]
+    assert [found[name]["attempts_difference"]["functions"] for name in "ab"] == [3, 5]
+
+
 def test_a_prm_that_is_worse_on_attempts_is_refused_whatever_else_it_knows():
     better = {"value": 0.2, "ci95": [0.1, 0.3], "functions": 20}
     none = {"value": None, "ci95": [None, None], "functions": 0}
@@ -103,6 +112,7 @@ def test_the_page_says_all_of_it(make_item, tmp_path):
         "adopted_in": ["toolbox/dreamprm.toml"],
         **report.judged(*held_out(make_item, 8)),
     }
+    nothing = {"value": None, "ci95": [None, None], "functions": 0}
     report.write(whole, tmp_path)
     page = (tmp_path / "report.md").read_text()
     assert "**The new PRM is better on held-out functions (AUC +0.500 [+0.500, +0.500], 8 functions); it is the" in page
@@ -111,6 +121,11 @@ def test_the_page_says_all_of_it(make_item, tmp_path):
     for method in ("new PRM", "shipped PRM", "random"):
         assert page.count(f"| {method} |") == 2  # attempts, and all
     assert "- `t39`: a\\|b c\n- and 10 more" in page
+    assert "alone" not in page
+    two = {name: {"difference": whole["difference"], "attempts_difference": nothing} for name in ("a", "b")}
+    assert (
+        "- on b alone: AUC +0.500 [+0.500, +0.500], 8 functions; on attempts no function with right and wrong programs"
+    ) in report.page({**whole, "by_repository": two})
     refused = {**whole, **report.judged(*held_out(make_item, 3)), "adopted_in": []}
     assert report.conclusion(refused).startswith("The shipped PRM stays the default: only 3 held-out functions")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ _OWN = "repository"  # the model of programs that mining made
 
 
 def compare(recipe: Recipe, place: Place, shipped: str, tell: Tell) -> Row:
-    """`{attempts, all, difference, attempts_difference, better, why, rule}`; the first two as `evaluate.evaluate` says.
-    Raises ProblemError."""
+    """`{attempts, all, difference, attempts_difference, by_repository, better, why, rule}`; the first two as
+    `evaluate.evaluate` says. Raises ProblemError."""
     held = stages.held_out(recipe, stages.loaded(recipe, replace(place, test=True)))
     items = [item for some in held.values() for item in some]
     if not items:
@@ -62,9 +62,7 @@ def compare(recipe: Recipe, place: Place, shipped: str, tell: Tell) -> Row:
 
 def judged(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> Row:
     """As `compare`, of scores along `items` by MAIN and SHIPPED."""
-    mine = [number for number, item in enumerate(items) if item.model != _OWN]
-    attempts = [items[number] for number in mine]
-    own = {name: [values[number] for number in mine] for name, values in scores.items()}
+    attempts, own = _only(items, scores, _attempted)
     whole, part = difference(items, scores), difference(attempts, own)
     better, why = gate(whole, part)
     return {
@@ -72,10 +70,32 @@ def judged(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> Row:
         "all": _measured(items, scores),
         "difference": whole,
         "attempts_difference": part,
+        "by_repository": {name: _alone(items, scores, name) for name in sorted({item.source for item in items})},
         "better": better,
         "why": why,
         "rule": RULE,
     }
+
+
+def _alone(items: Sequence[Item], scores: Mapping[str, Sequence[float]], repository: str) -> Row:
+    theirs = _only(items, scores, lambda item: item.source == repository)
+    return {
+        "difference": difference(*theirs),
+        "attempts_difference": difference(*_only(*theirs, _attempted)),
+    }
+
+
+def _only(
+    items: Sequence[Item], scores: Mapping[str, Sequence[float]], wanted: Callable[[Item], bool]
+) -> tuple[list[Item], dict[str, list[float]]]:
+    kept = [number for number, item in enumerate(items) if wanted(item)]
+    return [items[number] for number in kept], {
+        name: [values[number] for number in kept] for name, values in scores.items()
+    }
+
+
+def _attempted(item: Item) -> bool:
+    return item.model != _OWN
 
 
 def _measured(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> Row:
@@ -140,6 +160,7 @@ def page(found: Row) -> str:
         f"{spent['tokens']:,.0f} tokens",
         f"- trained on {_counted(found['train'])}",
         f"- the rule: {found['rule']}",
+        *(_alone_told(name, one) for name, one in found["by_repository"].items() if len(found["by_repository"]) > 1),
         "",
     ]
     titles = {"attempts": "The policy's own attempts", "all": "With the repository's bodies and refused ones"}
@@ -156,6 +177,19 @@ def page(found: Row) -> str:
         lines += ["## Left out", "", *(f"- `{name}`: {_short(why)}" for name, why in out[:_MOST_LINES])]
         lines += [f"- and {len(out) - _MOST_LINES} more, in the mining's report"] * (len(out) > _MOST_LINES)
     return "\n".join(lines) + "\n"
+
+
+def _alone_told(name: str, one: Row) -> str:
+    whole, attempts = _difference_told(one["difference"]), _difference_told(one["attempts_difference"])
+    return f"- on {name} alone: {whole}; on attempts {attempts}"
+
+
+def _difference_told(one: Row) -> str:
+    """`AUC +0.089 [+0.028, +0.154], 46 functions`."""
+    if one["value"] is None:
+        return "no function with right and wrong programs"
+    low, high = one["ci95"]
+    return f"AUC {one['value']:+.3f} [{low:+.3f}, {high:+.3f}], {one['functions']} functions"
 
 
 def _counted(train: Mapping[str, Row]) -> str:
@@ -189,10 +223,7 @@ def _table(result: Row) -> list[str]:
 def conclusion(found: Row) -> str:
     """One sentence."""
     difference = found["difference"]
-    told = ""
-    if difference["value"] is not None:
-        low, high = difference["ci95"]
-        told = f" (AUC {difference['value']:+.3f} [{low:+.3f}, {high:+.3f}], {difference['functions']} functions)"
+    told = "" if difference["value"] is None else f" ({_difference_told(difference)})"
     if not found["better"]:
         return f"The shipped PRM stays the default: {found['why']}{told}."
     where = ", ".join(found.get("adopted_in") or ())
