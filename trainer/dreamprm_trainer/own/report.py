@@ -189,7 +189,8 @@ def _difference_told(one: Row) -> str:
     if one["value"] is None:
         return "no function with right and wrong programs"
     low, high = one["ci95"]
-    return f"AUC {one['value']:+.3f} [{low:+.3f}, {high:+.3f}], {one['functions']} functions"
+    functions = "1 function" if one["functions"] == 1 else f"{one['functions']} functions"
+    return f"AUC {one['value']:+.3f} [{low:+.3f}, {high:+.3f}], {functions}"
 
 
 def _counted(train: Mapping[str, Row]) -> str:
