@@ -265,7 +265,7 @@ def _sample(
         for index in indices
     }
     prompt = cof_prompt(problem)
-    begun = prompt.begun if policy.prefills else ""
+    begun = dict.fromkeys(indices, prompt.begun if policy.prefills else "")  # of those that have not written yet
     session = scorer.start(problem) if scorer is not None else None
     if scorer is not None and session is not None:
         for text in cautions(problem, scorer, session):
@@ -317,7 +317,8 @@ def _sample(
                 if draft.index not in seen:
                     seen.add(draft.index)
                     yield ev.SampleStarted(t=now(), candidate=draft.index, seed=draft.seed)
-                    delta = replace(delta, text=begun + delta.text)
+                if delta.text:
+                    delta = replace(delta, text=begun.pop(draft.index, "") + delta.text)
                 first = len(draft.steps)
                 text, steps = draft.feed(delta)
                 if text or delta.tokens:

@@ -72,6 +72,15 @@ def test_a_program_that_goes_on_from_a_head_holds_it_once(prefills):
     assert [e.source for e in of(events, ev.StepFinished)] == [head + body]
 
 
+def test_a_candidate_that_fails_before_it_writes_has_no_program():
+    """Else its head would count as one whose likelihood is unknown, and likelihoods would not rank the others."""
+    head, body = 'def gap(a, b):\n    """Good."""\n', "    return abs(a - b)\n"
+    problem = Problem("gap", "Say how far.", head, entry_point="gap", context="import math\n")
+    policy = ScriptedPolicy(["", body], finish_reasons={0: "error"})
+    finished = of(list(solve(Request(problem, 2, Sampling()), policy, SCORER)), ev.CandidateFinished)
+    assert {e.candidate: e.code for e in finished} == {0: "", 1: head + body}
+
+
 def test_without_a_prm_the_mean_log_probability_decides_and_rewards_are_unknown():
     events = run([POOR, GOOD], scorer=None)
     assert of(events, ev.StepScored) == []

@@ -225,7 +225,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.fit.convex:
         return {"solver": "convex", **shared, **asdict(recipe.settings)}
     if recipe.fit.params == "features":
-        return {"solver": "epochs", **shared, **asdict(recipe.epochs)}
+        refit = {"refit": asdict(recipe.settings)} if recipe.fit.refit else {}
+        return {"solver": "epochs", **shared, **asdict(recipe.epochs), **refit}
     return {**shared, **asdict(recipe.tune)}
 
 

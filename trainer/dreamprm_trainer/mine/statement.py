@@ -49,7 +49,8 @@ def brief(code: str) -> str:
     if before.strip() or after.strip():
         return code
     first = text.strip().partition("\n")[0].replace("\\", "\\\\").replace('"""', "'''")
-    lines[said.lineno - 1 : last] = [f'{before}"""{first}{" " * first.endswith(chr(34))}"""\n']
+    first += " " if first.endswith('"') else ""
+    lines[said.lineno - 1 : last] = [f'{before}"""{first}"""\n']
     return "".join(lines)
 
 
