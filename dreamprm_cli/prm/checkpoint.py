@@ -2,7 +2,7 @@
 of it was trained.
 
     config.json              the token-classification model it makes with its backbone (num_labels 1)
-    head.safetensors         score.weight (1, F), score.bias (1,); fp32, F = layers read x hidden size
+    head.safetensors         score.weight (1, F), score.bias (1,); fp32, F as in `pooling`
     adapter_config.json, adapter_model.safetensors    a PEFT LoRA adapter, where the backbone is not frozen
     backbone/                a whole backbone, where it was fine-tuned without an adapter (then named `./backbone`)
     dreamprm.json            what must fit: backbone digest, template and splitter versions, layers, calibration, data,
@@ -27,6 +27,7 @@ from dreamprm_cli.aggregate import AGGREGATIONS
 from dreamprm_cli.errors import CheckpointError
 from dreamprm_cli.prm.adapter import ADAPTER_FILES, read_json
 from dreamprm_cli.prm.head import Head
+from dreamprm_cli.prm.pooling import Pooling, known, width
 from dreamprm_cli.prompts import PRM_TEMPLATE_VERSION
 from dreamprm_cli.steps import SPLITTER_VERSION
 
@@ -43,7 +44,7 @@ _HEAD = "head.safetensors"
 class Checkpoint:
     """What a scorer needs besides the backbone.
 
-    layers: whose states the head reads, counted from 1, side by side in this order.
+    layers: whose states the head reads, counted from 1, side by side in this order; pooling: which states of a step.
     unit: what a step is: "function", or "line" for experiments (such a checkpoint is judged, but cannot score live).
     logprob_weight: of the policy's mean log-probability beside the reward, where programs are ranked
     (`aggregate.standing`).
@@ -56,6 +57,7 @@ class Checkpoint:
     layers: tuple[int, ...]
     head: Head
     hidden: int
+    pooling: Pooling = "last"
     step_token: str | None = None
     max_length: int = 4096
     code_reserve: int = 1536
@@ -76,6 +78,7 @@ class Checkpoint:
             "backbone_sha256": self.backbone_sha256,
             "hidden_size": self.hidden,
             "layers": list(self.layers),
+            "pooling": self.pooling,
             "template_version": self.template_version,
             "splitter_version": self.splitter_version,
             "step_token": self.step_token,
@@ -157,6 +160,7 @@ def load(folder: Path) -> Checkpoint:
                 float(calibration["offset"]),
             ),
             hidden=int(about["hidden_size"]),
+            pooling=known(str(about.get("pooling", "last"))),
             step_token=about["step_token"],
             max_length=int(about["max_length"]),
             code_reserve=int(about["code_reserve"]),
@@ -206,8 +210,9 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
         wrong = f"steps that are a {checkpoint.unit!r} each"
     elif not checkpoint.layers or min(checkpoint.layers) < 1:
         wrong = f"layers {list(checkpoint.layers)}"
-    elif head.weight.shape != (len(checkpoint.layers) * checkpoint.hidden,):
-        wrong = f"a head of {head.weight.size} weights for {len(checkpoint.layers)} layers of {checkpoint.hidden}"
+    elif head.weight.shape != (len(checkpoint.layers) * width(checkpoint.pooling) * checkpoint.hidden,):
+        states = f"{len(checkpoint.layers)} layers of {checkpoint.hidden}, {checkpoint.pooling}"
+        wrong = f"a head of {head.weight.size} weights for {states}"
     elif not (np.isfinite(head.weight).all() and all(map(math.isfinite, (head.bias, head.temperature, head.offset)))):
         wrong = "a head with numbers that are not finite"
     elif not 0 < checkpoint.code_reserve < checkpoint.max_length:

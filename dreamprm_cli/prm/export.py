@@ -42,6 +42,11 @@ def export_vllm(spec: str, out: Path, *, progress: Report | None = None) -> Chec
     from dreamprm_cli.prm.backbone import read_tensors
 
     folder, checkpoint = read_checkpoint(spec)
+    if checkpoint.pooling != "last":
+        raise CheckpointError(
+            f"{spec}: the head reads the mean over a function's tokens, and vLLM rewards each token by itself",
+            "export a checkpoint that reads last tokens, or use `dreamprm serve`",
+        )
     if len(checkpoint.layers) > 1:
         layers = " and ".join(map(str, checkpoint.layers))
         raise CheckpointError(

@@ -16,8 +16,8 @@ from dreamprm_cli.types import Step
 class Head:
     """reward = sigmoid((features @ weight + bias) / temperature + offset).
 
-    weight: (F,) fp32, F = number of layers read x hidden size; a standardisation of the features is folded into
-    weight and bias. temperature and offset are the calibration (1 and 0: none).
+    weight: (F,) fp32, F as in `pooling`; a standardisation of the features is folded into weight and bias.
+    temperature and offset are the calibration (1 and 0: none).
     """
 
     weight: NDArray[np.float32]

@@ -29,6 +29,7 @@ from dreamprm_cli.models.llama_cpp import Batch, library, load_model, physical_c
 from dreamprm_cli.prm.adapter import LowRank, write_gguf
 from dreamprm_cli.prm.convert import FINAL_NORM
 from dreamprm_cli.prm.head import Head, step_rewards
+from dreamprm_cli.prm.pooling import Pooling, pooled, positions, width
 from dreamprm_cli.prm.shape import read_shape
 from dreamprm_cli.prm.source import GGUFSource
 from dreamprm_cli.prm.tokens import StepTokens, Tokens, read_tokenizer
@@ -54,6 +55,7 @@ class LlamaScorer:
         source: GGUFSource,
         *,
         layers: Sequence[int],
+        pooling: Pooling = "last",
         head: Head | None = None,
         adapter: Mapping[str, LowRank] | None = None,
         name: str = "features",
@@ -67,7 +69,9 @@ class LlamaScorer:
         self.name, self.forms, self.head = name, tuple(forms), head
         self.logprob_weight = logprob_weight
         self.layers = tuple(layers)
+        self.pooling: Pooling = pooling
         self.shape = read_shape(source.folder)
+        self.width = len(self.layers) * width(pooling) * self.shape.hidden  # of what the head reads, F
         if not 1 <= min(self.layers) <= max(self.layers) <= self.shape.layers:
             raise CheckpointError(
                 f"the backbone has {self.shape.layers} layers, not {max(self.layers)}",
@@ -128,26 +132,26 @@ class LlamaSession:
         return step_rewards(self._scorer.head, self.append_features(steps), [step for _, step in steps])
 
     def append_features(self, steps: Sequence[tuple[int, Step]]) -> NDArray[np.float32]:
-        """As `append`, but what the head reads: (len(steps), F), F = len(layers) * hidden size.
+        """As `append`, but what the head reads: (len(steps), F), as `pooled`.
 
         Rows of steps that are not scored are there too. A row is NaN where a program ran out of positions.
         """
-        width = len(self._scorer.layers) * self._scorer.shape.hidden
-        features = np.full((len(steps), width), np.nan, dtype=np.float32)
+        features = np.full((len(steps), self._scorer.width), np.nan, dtype=np.float32)
         by_candidate: dict[int, list[tuple[int, StepTokens]]] = {}
         for index, (candidate, step) in enumerate(steps):
             by_candidate.setdefault(candidate, []).append((index, self._scorer.tokens.step(step.source)))
         for candidate, pairs in by_candidate.items():
             indices: list[int] = []
             ids: list[int] = []
-            reads: list[int] = []
+            reads: list[range] = []
             for index, tokens in pairs:
                 room = self._scorer.shape.max_positions - self._problem - self._lengths.get(candidate, 0) - len(ids)
                 if candidate in self._full or len(tokens.ids) > room:
                     self._full.add(candidate)
                     break
                 indices.append(index)
-                reads.append(len(ids) + tokens.read)
+                own = positions(self._scorer.pooling, tokens.read)
+                reads.append(range(len(ids) + own.start, len(ids) + own.stop))
                 ids += tokens.ids
             if ids:
                 features[indices] = self._extend(candidate, ids, reads)
@@ -161,19 +165,19 @@ class LlamaSession:
         if self._at_hand == candidate:
             self._clear()
 
-    def _extend(self, candidate: int, ids: Sequence[int], reads: Sequence[int]) -> NDArray[np.float32]:
-        """Append tokens to a candidate; what the head reads at `reads`, positions among them: (len(reads), F)."""
+    def _extend(self, candidate: int, ids: Sequence[int], reads: Sequence[range]) -> NDArray[np.float32]:
+        """Append tokens to a candidate; what the head reads of `reads`, each positions among them: (len(reads), F)."""
         own = self._lengths.get(candidate, 0)
         self._hold(self._problem + own + len(ids))
         self._take_up(candidate)
         start = self._problem + own
         try:
-            states = self._forward(ids, start, _CANDIDATE, reads)
+            states = self._forward(ids, start, _CANDIDATE, [position for some in reads for position in some])
         except BaseException:  # the candidate stays as it was
             self._lib.llama_memory_seq_rm(self._memory, _CANDIDATE, start, -1)
             raise
         self._lengths[candidate] = own + len(ids)
-        return states
+        return pooled(self._scorer.pooling, states, [len(some) for some in reads])
 
     # -- what the cache holds
 
@@ -250,7 +254,7 @@ class LlamaSession:
     # -- forwards
 
     def _forward(self, ids: Sequence[int], position: int, sequence: int, reads: Sequence[int]) -> NDArray[np.float32]:
-        """Encode `ids` as a sequence's tokens from `position` on; normalised states at `reads`: (len(reads), F)."""
+        """Encode `ids` as a sequence's tokens from `position` on; normalised states at `reads`: (len(reads), L, C)."""
         parts = []
         for first in range(0, len(ids), _CHUNK):
             chunk = ids[first : first + _CHUNK]
@@ -258,8 +262,7 @@ class LlamaSession:
             batch = self._batch.fill(chunk, position + first, sequence, wanted)
             parts.append(self._probe.watch(len(chunk), wanted, partial(self._decode, batch)))
             self.encoded_tokens += len(chunk)
-        states = self._normalised(np.concatenate(parts, axis=1))  # (layers, reads, C)
-        return states.swapaxes(0, 1).reshape(len(reads), states.shape[0] * states.shape[2])
+        return self._normalised(np.concatenate(parts, axis=1)).swapaxes(0, 1)
 
     def _decode(self, batch: Any) -> None:
         future = self._thread.submit(self._lib.llama_decode, self._context, batch)

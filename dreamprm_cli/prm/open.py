@@ -105,6 +105,7 @@ def open_packed(
     return PackedScorer(
         backbone,
         layers=checkpoint.layers,
+        pooling=checkpoint.pooling,
         head=checkpoint.head,
         name=spec,
         forms=checkpoint.forms,
@@ -129,6 +130,7 @@ def open_llama(spec: str, *, progress: Report | None = None, threads: int | None
         return LlamaScorer(
             source,
             layers=checkpoint.layers,
+            pooling=checkpoint.pooling,
             head=checkpoint.head,
             adapter=load_adapter(folder),
             name=spec,

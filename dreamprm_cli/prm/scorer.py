@@ -2,7 +2,7 @@
 
 A session is a tree of tokens: the problem is its trunk, the candidates are its branches. `encode` packs the new steps
 of any number of candidates, of any number of sessions that share an arena, into forwards without padding; a reward is
-read at the last token of its step. Live scoring, batches and the server all go through it.
+read of the states of its step's tokens (`pooling`). Live scoring, batches and the server all go through it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dreamprm_cli.prm.attention import Arena, Plan, Segment
 from dreamprm_cli.prm.backbone import Backbone
 from dreamprm_cli.prm.head import Head, step_rewards
+from dreamprm_cli.prm.pooling import Pooling, pooled, positions, width
 from dreamprm_cli.prm.tokens import StepTokens, Tokens
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.types import Problem, Step
@@ -28,6 +29,7 @@ class PackedScorer:
     """A Scorer (see `dreamprm_cli.prm`) over a local backbone.
 
     layers:       whose states the head reads, counted from 1; default the last. See `Backbone.forward`.
+    pooling:      which states of a step those are.
     head:         None to extract features only; then `append` is an error.
     max_length:   tokens that problem and program should fit in together. Of these, `code_reserve` are kept for the
                   program: a statement that does not fit into the rest is shortened in its middle. The program itself
@@ -39,6 +41,7 @@ class PackedScorer:
         backbone: Backbone,
         *,
         layers: Sequence[int] | None = None,
+        pooling: Pooling = "last",
         head: Head | None = None,
         name: str = "features",
         forms: Sequence[str] = (),
@@ -52,6 +55,8 @@ class PackedScorer:
         self.backbone = backbone
         self.device = str(backbone.device)
         self.layers = tuple(layers or (backbone.depth,))
+        self.pooling: Pooling = pooling
+        self.width = len(self.layers) * width(pooling) * backbone.shape.hidden  # of what the head reads, F
         self.head = head
         self.tokens = Tokens(backbone.tokenizer, step_token)
         self.max_length = max_length
@@ -90,7 +95,7 @@ class PackedSession:
         return self._scorer.rewards(self.append_features(steps), [step for _, step in steps])
 
     def append_features(self, steps: Sequence[tuple[int, Step]]) -> NDArray[np.float32]:
-        """As `append`, but what the head reads: (len(steps), F), F = len(layers) * hidden size.
+        """As `append`, but what the head reads: (len(steps), F), as `pooled`.
 
         Rows of steps that are not scored are there too. A row is NaN where a program ran out of positions.
         """
@@ -126,23 +131,22 @@ _TRUNK = -1  # stands for a candidate where the problem itself is encoded
 class _Piece:
     """New tokens of one sequence in one forward: consecutive steps of a candidate, or a problem.
 
-    `reads` pairs the index in the answer with the position, within `ids`, where it is read.
+    `reads` pairs the index in the answer with the positions, within `ids`, where it is read.
     """
 
     session: PackedSession
     candidate: int
     ids: list[int] = field(default_factory=list)
-    reads: list[tuple[int, int]] = field(default_factory=list)
+    reads: list[tuple[int, range]] = field(default_factory=list)
 
 
 def encode(scorer: PackedScorer, turns: Sequence[Turn], opened: Sequence[PackedSession] = ()) -> NDArray[np.float32]:
-    """Append steps to their candidates; what the head reads at the end of each: (len(turns), F).
+    """Append steps to their candidates; what the head reads of each: (len(turns), F).
 
     Problems that are not encoded yet, of the turns' sessions and those `opened`, go into the same forwards. A row is
     NaN where a program ran out of positions. All sessions share one arena.
     """
-    width = len(scorer.layers) * scorer.backbone.shape.hidden
-    features = np.full((len(turns), width), np.nan, dtype=np.float32)
+    features = np.full((len(turns), scorer.width), np.nan, dtype=np.float32)
     sessions = {id(session): session for session in (*opened, *(session for session, _, _ in turns))}
     for wave in _waves(scorer, list(sessions.values()), turns):
         features[[index for piece in wave for index, _ in piece.reads]] = _forward(scorer, wave)
@@ -156,7 +160,7 @@ def _waves(scorer: PackedScorer, sessions: Sequence[PackedSession], turns: Seque
     waves: list[list[_Piece]] = [[]]
     room = limit
 
-    def place(piece: _Piece, ids: list[int], read: tuple[int, int] | None) -> _Piece:
+    def place(piece: _Piece, ids: list[int], read: tuple[int, range] | None) -> _Piece:
         """The piece that the ids went to: `piece`, or a new one that continues it in the next wave."""
         nonlocal room
         if len(ids) > room and waves[-1]:
@@ -166,7 +170,8 @@ def _waves(scorer: PackedScorer, sessions: Sequence[PackedSession], turns: Seque
         if not piece.ids:
             waves[-1].append(piece)
         if read is not None:
-            piece.reads.append((read[0], len(piece.ids) + read[1]))
+            start = len(piece.ids)
+            piece.reads.append((read[0], range(start + read[1].start, start + read[1].stop)))
         piece.ids += ids
         room -= len(ids)
         return piece
@@ -186,13 +191,13 @@ def _waves(scorer: PackedScorer, sessions: Sequence[PackedSession], turns: Seque
             if candidate in session.full or length > backbone.shape.max_positions:
                 session.full.add(candidate)
                 break
-            piece = place(piece, tokens.ids, (index, tokens.read))
+            piece = place(piece, tokens.ids, (index, positions(scorer.pooling, tokens.read)))
     return [wave for wave in waves if wave]
 
 
 def _forward(scorer: PackedScorer, wave: Sequence[_Piece]) -> NDArray[np.float32]:
-    """One forward: (number of reads, F). Sessions learn of their new rows at its end: an interrupted one, or one that
-    fails, leaves them as they were."""
+    """One forward: (number of steps read, F). Sessions learn of their new rows at its end: an interrupted one, or one
+    that fails, leaves them as they were."""
     backbone, device = scorer.backbone, scorer.backbone.device
     arena = wave[0].session.arena
     taken = [arena.take(len(piece.ids)) for piece in wave]
@@ -208,9 +213,10 @@ def _forward(scorer: PackedScorer, wave: Sequence[_Piece]) -> NDArray[np.float32
             before = piece.session.trunk if piece.session.trunk is not None else trunks[id(piece.session)]
         rows.append(torch.cat([before, new]))
     counts = [len(piece.ids) for piece in wave]
-    reads, offset = [], 0
+    reads: list[int] = []
+    offset = 0
     for piece in wave:
-        reads += [offset + position for _, position in piece.reads]
+        reads += [offset + position for _, some in piece.reads for position in some]
         offset += len(piece.ids)
     try:
         states = backbone.forward(
@@ -234,4 +240,6 @@ def _forward(scorer: PackedScorer, wave: Sequence[_Piece]) -> NDArray[np.float32
         else:
             piece.session.rows[piece.candidate] = whole
         piece.session.encoded_tokens += len(piece.ids)
-    return states.numpy()
+    # (T, L, C); the head reads few numbers of a step, so they are put together here, whatever the device
+    flat = states.numpy().reshape(len(reads), len(scorer.layers), backbone.shape.hidden)
+    return pooled(scorer.pooling, flat, [len(some) for piece in wave for _, some in piece.reads])

@@ -29,7 +29,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class StepTokens:
-    """Ids of one step; its reward is read at `ids[read]`."""
+    """Ids of one step; its reward is read at `ids[read]`, or up to there."""
 
     ids: list[int]
     read: int

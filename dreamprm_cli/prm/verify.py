@@ -22,6 +22,7 @@ from dreamprm_cli.prm import Scorer, score_programs
 from dreamprm_cli.prm.checkpoint import resolve
 from dreamprm_cli.prm.compare import INCREMENTAL, TOLERANCE, Difference, compare
 from dreamprm_cli.prm.open import open_llama, open_packed, open_scorer
+from dreamprm_cli.prm.pooling import pooled, positions
 from dreamprm_cli.prm.scorer import PackedScorer
 from dreamprm_cli.prompts import prm_input
 from dreamprm_cli.steps import split
@@ -189,10 +190,13 @@ class Reference:
         """What the head reads: (len(steps), F)."""
         tokens = self._scorer.tokens
         ids, _ = tokens.problem(prm_input(problem), self._scorer.problem_limit)
-        reads = []
+        reads: list[int] = []
+        counts = []
         for step in steps:
             piece = tokens.step(step.source)
-            reads.append(len(ids) + piece.read)
+            own = positions(self._scorer.pooling, piece.read)
+            reads += [len(ids) + position for position in own]
+            counts.append(len(own))
             ids = ids + piece.ids
         with torch.inference_mode():
             out = self._model(torch.tensor([ids]), output_hidden_states=True)
@@ -201,5 +205,5 @@ class Reference:
             states = [
                 out.last_hidden_state if n == last else self._norm(out.hidden_states[n]) for n in self._scorer.layers
             ]
-            features: NDArray[np.float32] = torch.cat([state[0, reads] for state in states], dim=1).float().numpy()
-        return features
+            wanted = torch.stack([state[0, reads] for state in states], dim=1)
+        return pooled(self._scorer.pooling, wanted.float().numpy(), counts)

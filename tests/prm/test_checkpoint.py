@@ -29,12 +29,14 @@ def folder(tmp_path):
     return tmp_path / "prm"
 
 
-def test_a_checkpoint_is_read_as_it_was_saved(folder):
-    saved, read = checkpoint(), load(folder)
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path):
+    saved = checkpoint(pooling="last+mean", head=Head(np.linspace(-1, 1, 4 * HIDDEN, dtype=np.float32), 0.25))
+    save(saved, tmp_path / "prm", CONFIG)
+    read = load(tmp_path / "prm")
     for f in dataclasses.fields(Checkpoint):
         if f.name != "head":
             assert getattr(read, f.name) == getattr(saved, f.name)
-    features = np.random.default_rng(0).normal(size=(5, 2 * HIDDEN)).astype(np.float32)
+    features = np.random.default_rng(0).normal(size=(5, 4 * HIDDEN)).astype(np.float32)
     np.testing.assert_array_equal(read.head.rewards(features), saved.head.rewards(features))
 
 
@@ -54,6 +56,8 @@ def test_the_folder_describes_a_token_classifier_of_as_many_layers_as_are_read(f
         ({"unit": "token"}, "steps that are a 'token'"),
         ({"layers": [2]}, "a head of 16 weights for 1 layers"),
         ({"layers": []}, "layers"),
+        ({"pooling": "last+mean"}, "a head of 16 weights for 2 layers of 8, last.mean"),
+        ({"pooling": "median"}, "garbles unknown pooling 'median'"),
         ({"layers": "x"}, "garbles"),
         ({"calibration": {"temperature": 0.0, "offset": 0.0}}, "temperature"),
         ({"hidden_size": None}, "garbles"),
@@ -65,6 +69,13 @@ def test_what_does_not_fit_is_refused_by_name(folder, change, message):
     (folder / "dreamprm.json").write_text(json.dumps({**about, **change}))
     with pytest.raises(CheckpointError, match=message):
         load(folder)
+
+
+def test_a_checkpoint_from_before_means_were_read_reads_last_tokens(folder):
+    about = json.loads((folder / "dreamprm.json").read_text())
+    del about["pooling"]
+    (folder / "dreamprm.json").write_text(json.dumps(about))
+    assert load(folder).pooling == "last"
 
 
 @pytest.mark.parametrize("key", ["backbone", "backbone_sha256", "layers", "max_length", "step_token", "data_sha256"])

@@ -15,6 +15,7 @@ from dreamprm_cli.prm.checkpoint import Checkpoint, save  # noqa: E402
 from dreamprm_cli.prm.export import export_vllm  # noqa: E402
 from dreamprm_cli.prm.head import Head  # noqa: E402
 from dreamprm_cli.prm.open import open_packed  # noqa: E402
+from dreamprm_cli.prm.pooling import width  # noqa: E402
 from dreamprm_cli.prm.source import locate_backbone  # noqa: E402
 from dreamprm_cli.prm.verify import verify  # noqa: E402
 from dreamprm_cli.prompts import prm_input  # noqa: E402
@@ -25,11 +26,11 @@ PROBLEM = Problem(id="p", statement="Add two numbers.")
 STEPS = split("def one():\n    return 1\n\n\ndef two():\n    return one() + one()\n\n\nprint(two())\n")
 
 
-def checkpoint(tiny, folder, layers, adapter=None):
-    weight = np.random.default_rng(1).normal(size=32 * len(layers)).astype(np.float32) / 4
+def checkpoint(tiny, folder, layers, adapter=None, pooling="last"):
+    weight = np.random.default_rng(1).normal(size=32 * len(layers) * width(pooling)).astype(np.float32) / 4
     about = Checkpoint(
         str(tiny), locate_backbone(str(tiny)).sha256, layers, Head(weight, 0.1, temperature=0.7, offset=-0.3), 32,
-        max_length=400, code_reserve=200, forms=("stdin",), logprob_weight=2.0,
+        pooling, max_length=400, code_reserve=200, forms=("stdin",), logprob_weight=2.0,
     )  # fmt: skip
     save(about, folder, json.loads((tiny / "config.json").read_text()), adapter)
     return str(folder)
@@ -101,6 +102,8 @@ def test_the_folder_is_a_checkpoint_of_ours_that_stands_alone(tiny, tmp_path):
 def test_what_vllm_cannot_hold_is_refused_in_a_line(tiny, tmp_path):
     with pytest.raises(CheckpointError, match="reads layers 1 and 3"):
         export_vllm(checkpoint(tiny, tmp_path / "prm", (1, 3)), tmp_path / "out")
+    with pytest.raises(CheckpointError, match="the mean over a function's tokens"):
+        export_vllm(checkpoint(tiny, tmp_path / "mean", (3,), pooling="last+mean"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="there already"):

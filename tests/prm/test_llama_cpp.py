@@ -13,14 +13,15 @@ pytest.importorskip("llama_cpp")
 pytest.importorskip("gguf")
 
 from dreamprm_cli.errors import CheckpointError
+from dreamprm_cli.prm import llama_cpp, score_programs
 from dreamprm_cli.prm import open as opening
-from dreamprm_cli.prm import score_programs
 from dreamprm_cli.prm.adapter import LowRank
 from dreamprm_cli.prm.checkpoint import Checkpoint, save
 from dreamprm_cli.prm.compare import compare
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.prm.llama_cpp import LlamaScorer
 from dreamprm_cli.prm.open import open_llama, open_packed, pick_engine
+from dreamprm_cli.prm.pooling import POOLINGS, width
 from dreamprm_cli.prm.source import locate_backbone, locate_gguf
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem, Step
@@ -54,8 +55,9 @@ def head(layers=2, size=1 / 8):
     return Head(np.random.default_rng(1).normal(size=layers * 32).astype(np.float32) * np.float32(size), 0.1)
 
 
-def scorer(source, layers=(1, 3), **options):
-    return LlamaScorer(source, layers=layers, head=head(len(layers)), threads=1, **options)
+def scorer(source, layers=(1, 3), pooling="last", **options):
+    own = head(len(layers) * width(pooling))
+    return LlamaScorer(source, layers=layers, pooling=pooling, head=own, threads=1, **options)
 
 
 def flat(programs=PROGRAMS):
@@ -71,9 +73,10 @@ def update(rows, columns, rank=2, seed=0):
     )
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("layers", [(3,), (1, 3), (2, 1)])
 @pytest.mark.parametrize("adapted", [False, True])
-def test_states_are_those_of_torch(source, tiny_gguf, layers, adapted):
+def test_states_are_those_of_torch(source, tiny_gguf, layers, adapted, pooling):
     torch = pytest.importorskip("torch")
     from dreamprm_cli.prm.backbone import load_backbone
     from dreamprm_cli.prm.scorer import PackedScorer
@@ -87,15 +90,16 @@ def test_states_are_those_of_torch(source, tiny_gguf, layers, adapted):
         depth=max(layers),
         adapter=chosen,
     )
-    theirs = PackedScorer(backbone, layers=layers).start(PROBLEM).append_features(flat())
-    ours = scorer(source, layers, adapter=chosen).start(PROBLEM).append_features(flat())
+    theirs = PackedScorer(backbone, layers=layers, pooling=pooling).start(PROBLEM).append_features(flat())
+    ours = scorer(source, layers, pooling, adapter=chosen).start(PROBLEM).append_features(flat())
     np.testing.assert_allclose(ours, theirs, atol=CLOSE)
     if adapted:
-        assert np.abs(ours - scorer(source, layers).start(PROBLEM).append_features(flat())).max() > 5 * CLOSE
+        assert np.abs(ours - scorer(source, layers, pooling).start(PROBLEM).append_features(flat())).max() > 5 * CLOSE
 
 
-def test_whole_and_interleaved_scores_agree_and_no_token_is_encoded_twice(source):
-    one = scorer(source)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_whole_and_interleaved_scores_agree_and_no_token_is_encoded_twice(source, pooling):
+    one = scorer(source, pooling=pooling)
     whole, live = one.start(PROBLEM), one.start(PROBLEM)
     problem_tokens = whole.encoded_tokens
     expected = score_programs(whole, PROGRAMS)
@@ -110,6 +114,13 @@ def test_whole_and_interleaved_scores_agree_and_no_token_is_encoded_twice(source
         np.testing.assert_allclose(a, b, atol=SAME)
     code_tokens = sum(len(one.tokens.step(step.source).ids) for _, step in flat())
     assert live.encoded_tokens == whole.encoded_tokens == problem_tokens + code_tokens
+
+
+def test_the_mean_goes_over_forwards(source, monkeypatch):
+    one = scorer(source, pooling="last+mean")
+    whole = one.start(PROBLEM).append_features(flat())
+    monkeypatch.setattr(llama_cpp, "_CHUNK", 7)  # fewer tokens than a function has
+    np.testing.assert_allclose(one.start(PROBLEM).append_features(flat()), whole, atol=CLOSE)
 
 
 def test_imports_are_read_but_not_scored(source):

@@ -18,6 +18,7 @@ from dreamprm_cli.prm.backbone import load_backbone  # noqa: E402
 from dreamprm_cli.prm.checkpoint import Checkpoint, save  # noqa: E402
 from dreamprm_cli.prm.head import Head  # noqa: E402
 from dreamprm_cli.prm.open import open_scorer  # noqa: E402
+from dreamprm_cli.prm.pooling import POOLINGS, width  # noqa: E402
 from dreamprm_cli.prm.scorer import PackedScorer, PackedSession, encode  # noqa: E402
 from dreamprm_cli.prm.source import locate_backbone  # noqa: E402
 from dreamprm_cli.prm.verify import Reference, agreement  # noqa: E402
@@ -44,20 +45,22 @@ def head(width=2 * 32):
     return Head(np.random.default_rng(1).normal(size=width).astype(np.float32) / 8, 0.1)
 
 
-def scorer(backbone, **options):
-    return PackedScorer(backbone, layers=LAYERS, head=head(), **options)
+def scorer(backbone, pooling="last", **options):
+    return PackedScorer(backbone, layers=LAYERS, pooling=pooling, head=head(2 * width(pooling) * 32), **options)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("code", PROGRAMS)
-def test_states_are_those_of_transformers_own_model(backbone, code):
-    one, steps = scorer(backbone), split(code)
+def test_states_are_those_of_transformers_own_model(backbone, code, pooling):
+    one, steps = scorer(backbone, pooling=pooling), split(code)
     ours = one.start(PROBLEM).append_features([(0, step) for step in steps])
     np.testing.assert_allclose(ours, Reference(one).features(PROBLEM, steps), atol=2e-5, rtol=1e-4)
 
 
-def test_incremental_whole_and_packed_scores_agree(backbone):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_incremental_whole_and_packed_scores_agree(backbone, pooling):
     programs = [split(code) for code in PROGRAMS]
-    one = scorer(backbone)
+    one = scorer(backbone, pooling)
     whole = score_programs(one.start(PROBLEM), programs)
     alone = [score_programs(one.start(PROBLEM), [steps])[0] for steps in programs]
     live = one.start(PROBLEM)
@@ -114,19 +117,21 @@ def test_a_long_problem_loses_its_middle_never_the_code(backbone):
     assert not scorer(backbone).start(PROBLEM).truncated
 
 
-def test_a_program_beyond_the_models_positions_is_not_scored_and_does_not_crash(backbone):
-    session = scorer(backbone).start(PROBLEM)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_program_beyond_the_models_positions_is_not_scored_and_does_not_crash(backbone, pooling):
+    session = scorer(backbone, pooling).start(PROBLEM)
     steps = split("".join(f"def f{k}():\n    return {k}\n\n\n" for k in range(40)))
     rewards = session.append([(0, step) for step in steps])
     assert not math.isnan(rewards[0])
     assert math.isnan(rewards[-1])
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("source", ["", " \n", "\n\n", "é\u2028\ud800"])
-def test_odd_steps_get_a_reward(backbone, source):
+def test_odd_steps_get_a_reward(backbone, source, pooling):
     from dreamprm_cli.types import Step
 
-    [reward] = scorer(backbone).start(PROBLEM).append([(0, Step("s", "code", source, 1, 1))])
+    [reward] = scorer(backbone, pooling).start(PROBLEM).append([(0, Step("s", "code", source, 1, 1))])
     assert 0 < reward < 1
 
 
@@ -152,9 +157,10 @@ def test_of_a_problem_that_is_too_long_the_context_is_left_out_before_the_statem
     assert len(tokens.problem(text, len(alone) - 1)[0]) <= len(alone) + 4  # the mark of a cut, for what it is worth
 
 
-def test_packed_forwards_of_bounded_size_give_the_same_scores(backbone, monkeypatch):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_packed_forwards_of_bounded_size_give_the_same_scores(backbone, monkeypatch, pooling):
     programs = [split(code) for code in PROGRAMS]
-    one = scorer(backbone)
+    one = scorer(backbone, pooling)
     whole = score_programs(one.start(PROBLEM), programs)
     monkeypatch.setitem(scorer_module.WAVE_TOKENS, "cpu", 30)
     for a, b in zip(whole, score_programs(one.start(PROBLEM), programs), strict=True):
@@ -192,17 +198,21 @@ def test_a_step_token_is_where_the_reward_is_read(backbone):
     assert len(tokens.ids) == tokens.read + 3  # two line feeds follow
 
 
-def test_a_saved_checkpoint_opens_by_its_folder(tiny, tmp_path):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_saved_checkpoint_opens_by_its_folder(tiny, tmp_path, pooling):
     source = locate_backbone(str(tiny))
     save(
-        Checkpoint(str(tiny), source.sha256, LAYERS, head(), 32),
+        Checkpoint(str(tiny), source.sha256, LAYERS, head(2 * width(pooling) * 32), 32, pooling),
         tmp_path / "prm",
         json.loads((tiny / "config.json").read_text()),
     )
     opened = open_scorer(str(tmp_path / "prm"), device="cpu")
     assert opened is not None
-    rewards = opened.start(PROBLEM).append([(0, step) for step in split(PROGRAMS[1])])
-    assert 0 < rewards[0] < 1
+    steps = split(PROGRAMS[1])
+    rewards = opened.start(PROBLEM).append([(0, step) for step in steps])
+    backbone = load_backbone(source, dtype=opened.backbone.dtype, device=torch.device("cpu"))
+    expected = scorer(backbone, pooling).start(PROBLEM).append([(0, step) for step in steps])
+    assert rewards == pytest.approx(expected, abs=1e-6)
     about = json.loads((tmp_path / "prm" / "dreamprm.json").read_text())
     (tmp_path / "prm" / "dreamprm.json").write_text(json.dumps({**about, "backbone_sha256": "0" * 64}))
     with pytest.raises(CheckpointError, match="another file"):

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dreamprm_cli.prm.pooling import POOLINGS, width  # noqa: E402
 from dreamprm_cli.steps import line_steps  # noqa: E402
 from dreamprm_trainer.features import extract, open_cache, open_scorer, widest  # noqa: E402
 from dreamprm_trainer.reading import Reading  # noqa: E402
@@ -21,11 +22,13 @@ def cache(backbone, tmp_path, monkeypatch):
     return open_cache(tmp_path / "features", str(backbone), [1, 3])
 
 
-def test_features_are_the_live_scorers(cache, make_item):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_features_are_the_live_scorers(cache, make_item, pooling):
+    cache = replace(cache, reading=Reading(pooling=pooling))
     items = [make_item("P/0", 0), make_item("P/0", 1, code="def second(x):\n    return 2\n"), make_item("P/1", 0)]
     assert extract(items, cache)
     table = build(items, cache)
-    assert table.states.shape == (5, 2, HIDDEN)  # the imports are no scored step
+    assert table.states.shape == (5, 2, width(pooling) * HIDDEN)  # the imports are no scored step
     assert table.program.tolist() == [0, 0, 1, 2, 2]
     session = open_scorer(cache).start(items[1].problem)
     live = session.append_features([(0, step) for step in items[1].steps])
@@ -79,8 +82,9 @@ def test_lines_are_read_from_a_cache_of_their_own(cache, backbone, make_item):
 def test_another_way_of_reading_is_another_cache(cache):
     default = cache.home
     others = [Reading(adapter_sha256="ab"), Reading(step_token="<x>"), Reading(max_length=99), Reading(unit="line")]
+    others += [Reading(pooling="last+mean"), Reading(unit="line", pooling="last+mean")]
     homes = {replace(cache, reading=reading).home for reading in others}
-    assert len(homes | {default}) == 5
+    assert len(homes | {default}) == 7
     assert replace(cache, reading=Reading(adapter=cache.folder)).home == default  # where it lies says nothing
 
 

@@ -224,7 +224,7 @@ def test_the_recipe_reads_what_the_prm_to_beat_reads(tmp_path, name):
     shipped, recipe = load(resolve(name)), recipe_for(["a"], asked(tmp_path, prm=name))
     assert (recipe.backbone, recipe.aggregation) == (shipped.backbone, shipped.aggregation)
     assert {recipe.layers, recipe.fit.layers, recipe.settings.layers, recipe.tune.layers} == {shipped.layers}
-    assert recipe.fit.logprob_weight == shipped.logprob_weight
+    assert (recipe.fit.logprob_weight, recipe.pooling) == (shipped.logprob_weight, shipped.pooling)
     assert (start_head(recipe).weight == shipped.head.weight).all()
 
 

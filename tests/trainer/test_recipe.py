@@ -73,6 +73,8 @@ def test_the_repo_recipe_starts_from_the_shipped_prm():
         ("l2 = 0.1\n", "l3 = 0.1\n", r"\[fit.convex\].*l3"),
         ("layers = [16]", 'layers = [16]\nmode = "corect"', "unknown mode 'corect'"),
         ("layers = [16]", 'layers = [16]\nparams = "all"', "unknown params 'all'"),
+        ('name = "x"\n', 'name = "x"\npooling = "first"\n', "unknown pooling 'first'"),
+        ('aggregation = "mean"', 'aggregation = "mean"\nparams = "lora"\n', "means over tokens are of frozen states"),
         ("layers = [16]", 'layers = [16]\nsolver = "newton"', "unknown solver 'newton'"),
         ("layers = [16]", 'layers = [16]\nsolver = "convex"\nmode = "correct"', "convex solver moves no labels"),
         ("layers = [16]", 'layers = [16]\nmode = "correct"\nweights = { a = 2.0 }', "weights of sources"),

@@ -40,6 +40,7 @@ def save(folder: Path, head: Head, recipe: Recipe, report: Mapping[str, Any]) ->
         layers=recipe.fit.layers,
         head=head,
         hidden=config["hidden_size"],
+        pooling=recipe.pooling,
         aggregation=recipe.aggregation,
         logprob_weight=recipe.fit.logprob_weight,
         unit=recipe.unit,
@@ -80,9 +81,11 @@ def start_head(recipe: Recipe) -> Head | None:
 def load_head(folder: Path, recipe: Recipe) -> Head:
     """The head, if it reads what the recipe caches. Raises CheckpointError."""
     checkpoint = load(folder)
-    if checkpoint.layers != recipe.fit.layers or checkpoint.backbone != recipe.backbone:
+    own = checkpoint.backbone, checkpoint.layers, checkpoint.pooling
+    if own != (recipe.backbone, recipe.fit.layers, recipe.pooling):
         raise CheckpointError(
-            f"{folder} reads layers {list(checkpoint.layers)} of {checkpoint.backbone}, {recipe.path} others",
+            f"{folder} reads layers {list(checkpoint.layers)} ({checkpoint.pooling}) of {checkpoint.backbone}, "
+            f"{recipe.path} others",
             "fit with this recipe first, or give another --checkpoint",
         )
     return checkpoint.head

@@ -1,8 +1,8 @@
-"""Frozen features: the backbone's states at each step's end, as the live scorer reads them, cached on disk.
+"""Frozen features: the backbone's states of each step, as the live scorer reads them, cached on disk.
 
-One file a problem, `CACHE/<configuration>/<problem>.npz`, with an array (steps, layers, hidden) in fp16 for each
-program text. The configuration is a digest of backbone, template, splitter, layers and reading, so a cache is never
-stale; a killed run goes on with the problems that are missing.
+One file a problem, `CACHE/<configuration>/<problem>.npz`, with an array (steps, layers, H) in fp16 for each program
+text; H is the hidden size, or twice that where means are read too. The configuration is a digest of backbone, template,
+splitter, layers and reading, so a cache is never stale; a killed run goes on with the problems that are missing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Cache:
         return self.home / f"{problem.id.replace('/', '_')}-{text}.npz"
 
     def read(self, problem: Problem) -> dict[str, Features]:
-        """Program key -> features (steps, layers, hidden); empty when nothing is cached."""
+        """Program key -> features (steps, layers, H); empty when nothing is cached."""
         path = self.path(problem)
         if not path.exists():
             return {}
@@ -150,6 +150,7 @@ def open_scorer(cache: Cache) -> Any:
     return PackedScorer(
         backbone,
         layers=cache.layers,
+        pooling=reading.pooling,
         step_token=reading.step_token,
         max_length=reading.max_length,
         code_reserve=reading.code_reserve,

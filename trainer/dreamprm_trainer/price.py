@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dreamprm_cli.models import REGISTRY
+from dreamprm_cli.prm.pooling import width
 from dreamprm_trainer.recipe import Recipe
 from dreamprm_trainer.shapes import Shape
 
@@ -246,7 +247,7 @@ def _kept(recipe: Recipe, counts: Counts, everything: Part, shape: Shape | None)
     known = REGISTRY.get(recipe.backbone)
     converted = 2 * shape.total if known is not None and known.file is not None else 0
     if recipe.fit.params == "features":
-        return converted + everything.steps * len(recipe.layers) * shape.hidden * 2
+        return converted + everything.steps * len(recipe.layers) * width(recipe.pooling) * shape.hidden * 2
     cached = round(counts.length(everything)) * shape.hidden * 2 if recipe.tune.frozen_below else 0
     saved = 2 * shape.total if recipe.fit.params == "full" else 4 * _trained(recipe, shape)
     return converted + cached + saved

@@ -37,6 +37,7 @@ class Ranker:
         there = adapter.is_file()
         return Reading(
             unit=own.unit,
+            pooling=own.pooling,
             adapter_sha256=hashlib.sha256(adapter.read_bytes()).hexdigest() if there else "",
             step_token=own.step_token,
             max_length=own.max_length,

@@ -1,4 +1,5 @@
-"""How a backbone reads programs: what a step is, which adapter, which tokens. Equal readings give equal states."""
+"""How a backbone reads programs: what a step is, which of its states, which adapter, which tokens. Equal readings give
+equal states."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dreamprm_cli.prm.pooling import Pooling
 from dreamprm_cli.steps import line_steps, split
 from dreamprm_cli.types import Step
 from dreamprm_trainer.data import Item
@@ -22,6 +24,7 @@ class Reading:
     """
 
     unit: str = "function"
+    pooling: Pooling = "last"
     adapter_sha256: str = ""
     step_token: str | None = None
     max_length: int = 4096
@@ -31,7 +34,7 @@ class Reading:
     @property
     def named(self) -> tuple[object, ...]:
         """What tells it from the default; nothing for the default itself."""
-        names = ("unit", "adapter_sha256", "step_token", "max_length", "code_reserve")
+        names = ("unit", "pooling", "adapter_sha256", "step_token", "max_length", "code_reserve")
         return () if self == Reading() else tuple(getattr(self, name) for name in names)
 
     def cut(self, items: Iterable[Item]) -> list[Item]:

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar
 
 from dreamprm_cli.aggregate import AGGREGATIONS
 from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.prm.pooling import POOLINGS, Pooling
 from dreamprm_trainer import correct
 from dreamprm_trainer.data import Source
 from dreamprm_trainer.fit import Settings
@@ -108,7 +109,8 @@ class Recipe:
 
     layers: those cached; train: names of the sources fitted on, and `weights` how much a program of each counts
     (default 1); fit: how; settings, epochs, tune: of its three ways; aggregation: of the rewards; grid: of `search`;
-    unit: what a step is, a key of `reading.UNITS`; notes: what the model card says that no measurement does.
+    unit: what a step is, a key of `reading.UNITS`; pooling: which states of it are read; notes: what the model card
+    says that no measurement does.
     """
 
     path: Path
@@ -127,6 +129,7 @@ class Recipe:
     label: Label | None = None
     grid: Grid | None = None
     unit: str = "function"
+    pooling: Pooling = "last"
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -144,12 +147,13 @@ class Recipe:
         label = self.label
         return tuple(dict.fromkeys((self.backbone, *((label.policy, label.rollout_policy) if label else ()))))
 
-    def over(self, backbone: str, layers: tuple[int, ...]) -> Recipe:
-        """The recipe on the states of these layers of that backbone."""
+    def over(self, backbone: str, layers: tuple[int, ...], pooling: Pooling) -> Recipe:
+        """The recipe on these states of that backbone."""
         return replace(
             self,
             backbone=backbone,
             layers=layers,
+            pooling=pooling,
             fit=replace(self.fit, layers=layers),
             settings=replace(self.settings, layers=layers),
             tune=replace(self.tune, backbone=backbone, layers=layers),
@@ -231,6 +235,7 @@ def _recipe(path: Path, table: Mapping[str, Any]) -> Recipe:
         label=_made(Label, table["label"], "label") if "label" in table else None,
         grid=None if grid is None else _grid(grid),
         unit=table.get("unit", "function"),
+        pooling=table.get("pooling", "last"),
         notes=tuple(table.get("notes", ())),
     )
 
@@ -264,8 +269,12 @@ def _checked(recipe: Recipe) -> Recipe:
     _known(recipe.aggregation, AGGREGATIONS, "aggregation")
     _known(fit.params, PARAMS, "params")
     _known(recipe.unit, UNITS, "unit")
-    if recipe.unit != "function" and fit.params != "features":
-        raise ConfigError("lines as steps are of frozen states", 'leave `unit` out, or params = "features"')
+    _known(recipe.pooling, POOLINGS, "pooling")
+    if (recipe.unit, recipe.pooling) != ("function", "last") and fit.params != "features":
+        raise ConfigError(
+            "lines as steps and means over tokens are of frozen states",
+            'leave `unit` and `pooling` out, or params = "features"',
+        )
     _known(fit.solver, SOLVERS, "solver")
     if fit.convex and fit.mode != "plain":
         raise ConfigError(

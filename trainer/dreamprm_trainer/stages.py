@@ -76,7 +76,7 @@ def loaded(recipe: Recipe, place: Place, *, ungraded: bool = False) -> Loaded:
 
 
 def cache_of(recipe: Recipe, place: Place) -> Cache:
-    return open_cache(place.cache, recipe.backbone, recipe.layers, Reading(unit=recipe.unit))
+    return open_cache(place.cache, recipe.backbone, recipe.layers, Reading(unit=recipe.unit, pooling=recipe.pooling))
 
 
 def features(recipe: Recipe, place: Place, *, minutes: float | None = None, tell: Tell = silent) -> bool:

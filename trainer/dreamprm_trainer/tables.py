@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 class Table:
     """`items` and the features of their scored steps.
 
-    states:  (S, L, H) fp16, S scored steps of all items in order, L cached layers
+    states:  (S, L, H) fp16, S scored steps of all items in order, L cached layers, H as in `features.py`
     program: (S,) index into `items`
     target:  (S,) what the step should be scored: its own truth where known, else the program's outcome
     """

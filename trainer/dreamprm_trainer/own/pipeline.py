@@ -200,7 +200,7 @@ def recipe_for(names: Sequence[str], options: Options) -> Recipe:
         )
         for name in names
     )
-    own = recipe.over(backbone_of(begin, folder), begin.layers)
+    own = recipe.over(backbone_of(begin, folder), begin.layers, begin.pooling)
     fit = replace(own.fit, init=options.prm, logprob_weight=begin.logprob_weight)
     own = replace(own, sources=sources, train=tuple(names), fit=fit, aggregation=begin.aggregation)
     return own.asked(seed=options.seed)
