@@ -1,4 +1,4 @@
-"""The linear head: from the backbone's states at a step's end to a reward in [0, 1]."""
+"""The linear head: from the backbone's states of a step to a reward in [0, 1]."""
 
 from __future__ import annotations
 

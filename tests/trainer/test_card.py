@@ -58,6 +58,13 @@ def test_a_model_that_ranks_right_is_said_to_win(recipe):
     assert "`q.jsonl` abc123" in text
 
 
+def test_which_states_are_read_is_said(recipe):
+    metrics = _metrics(1)
+    assert "reads the state at the end of each function and says" in "\n".join(lines(metrics, recipe))
+    metrics["fit"]["settings"]["pooling"] = "last+mean"
+    assert "and the mean of the states along it, and says" in "\n".join(lines(metrics, recipe))
+
+
 def test_a_model_that_ranks_wrong_is_said_to_lose(recipe):
     text = "\n".join(lines(_metrics(-1), recipe))
     assert "it is beaten by a random pick" in text

@@ -13,11 +13,15 @@ _HOSTED = ("gpt", "o1", "gemini", "claude", "mapcoder", "chatgpt")
 _BASELINES = ("random", "parses-and-finished", "shortest", "logprob")
 _WHAT = {
     True: """\
-A linear head on frozen states of its backbone: it reads the state at the end of each function and says how likely the
-program is to pass its tests.""",
+A linear head on frozen states of its backbone: it reads {states} and says how likely
+the program is to pass its tests.""",
     False: """\
-A tuned backbone and a linear head: it reads the state at the end of each function and says how likely the program is to
-pass its tests.""",
+A tuned backbone and a linear head: it reads {states} and says how likely
+the program is to pass its tests.""",
+}
+_STATES = {
+    "last": "the state at the end of each function",
+    "last+mean": "the state at the end of each function, and the mean of the states along it,",
 }
 _OUTCOMES = """\
 It was fitted on outcomes of whole programs, so a step's reward means *programs that look like this up to here tend to
@@ -47,7 +51,7 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     train = fit["train"]
     yield f"# Model card: the process reward model `{fit['recipe']}`"
     yield ""
-    yield _WHAT[fit["params"] == "features"]
+    yield _WHAT[fit["params"] == "features"].format(states=_STATES[fit["settings"].get("pooling", "last")])
     yield _ROLLED_OUT if _rollouts(train) else _OUTCOMES
     yield ""
     yield from _verdict(metrics)

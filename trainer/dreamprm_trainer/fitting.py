@@ -203,6 +203,7 @@ def _about(recipe: Recipe, data: Loaded, items: Sequence[Item]) -> dict[str, Any
         "mode": recipe.fit.mode,
         "settings": {
             **_settings(recipe),
+            "pooling": recipe.pooling,
             "aggregation": recipe.aggregation,
             "logprob_weight": recipe.fit.logprob_weight,
         },
