@@ -74,7 +74,6 @@ def test_the_repo_recipe_starts_from_the_shipped_prm():
         ("layers = [16]", 'layers = [16]\nmode = "corect"', "unknown mode 'corect'"),
         ("layers = [16]", 'layers = [16]\nparams = "all"', "unknown params 'all'"),
         ('name = "x"\n', 'name = "x"\npooling = "first"\n', "unknown pooling 'first'"),
-        ('aggregation = "mean"', 'aggregation = "mean"\nparams = "lora"\n', "means over tokens are of frozen states"),
         ("layers = [16]", 'layers = [16]\nsolver = "newton"', "unknown solver 'newton'"),
         ("layers = [16]", 'layers = [16]\nsolver = "convex"\nmode = "correct"', "convex solver moves no labels"),
         ("layers = [16]", 'layers = [16]\nmode = "correct"\nweights = { a = 2.0 }', "weights of sources"),
@@ -95,6 +94,14 @@ def test_mistakes_are_named(tmp_path, recipe_text, old, new, said):
     with pytest.raises(ConfigError, match=said) as told:
         read_recipe(path)
     assert told.value.message.count(str(path)) == 1
+
+
+def test_means_are_of_frozen_states(tmp_path, recipe_text):
+    (tmp_path / "x.toml").write_text(f'pooling = "last+mean"\n{recipe_text}')
+    recipe = read_recipe(tmp_path / "x.toml")
+    assert recipe.pooling == "last+mean"
+    with pytest.raises(ConfigError, match="means over tokens are of frozen states"):
+        recipe.asked(params="lora")
 
 
 def test_flags_say_more_than_the_recipe(tmp_path, recipe_text):
