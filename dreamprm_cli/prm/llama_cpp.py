@@ -259,7 +259,9 @@ class LlamaSession:
         for first in range(0, len(ids), _CHUNK):
             chunk = ids[first : first + _CHUNK]
             wanted = [read - first for read in reads if first <= read < first + len(chunk)]
-            batch = self._batch.fill(chunk, position + first, sequence, wanted)
+            # An output takes room for its logits; below the last layer all states are there without one.
+            outputs = wanted if max(self._scorer.layers) == self._scorer.shape.layers else []
+            batch = self._batch.fill(chunk, position + first, sequence, outputs)
             parts.append(self._probe.watch(len(chunk), wanted, partial(self._decode, batch)))
             self.encoded_tokens += len(chunk)
         return self._normalised(np.concatenate(parts, axis=1)).swapaxes(0, 1)
@@ -316,10 +318,8 @@ class _Probe:
         layer = self._names.get(self._name(tensor))
         if ask or layer is None:
             return layer is not None
+        states = np.empty((self._rows(tensor), self._hidden), np.float32)
+        self._get(tensor, states.ctypes.data, 0, states.nbytes)
         # Of the last layer only outputs are computed, of those below all tokens.
-        rows = self._wanted if self._rows(tensor) == self._tokens else range(len(self._wanted))
-        states = np.empty((len(self._wanted), self._hidden), np.float32)
-        for state, row in zip(states, rows, strict=True):
-            self._get(tensor, state.ctypes.data, row * state.nbytes, state.nbytes)
-        self._states[layer] = states
+        self._states[layer] = states[self._wanted] if len(states) == self._tokens else states
         return layer != self._top

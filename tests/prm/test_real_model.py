@@ -33,8 +33,8 @@ emulated = pytest.mark.skipif(
 def test_incremental_whole_and_transformers_scores_agree(dtype, limit):
     backbone = load_backbone(locate_backbone("qwen2.5-coder-0.5b"), dtype=dtype, device=torch.device("cpu"))
     # As steep as a head that tells good from bad: states have a size of about 4 per dimension.
-    weight = np.random.default_rng(0).normal(0, 0.02, 2 * backbone.shape.hidden).astype(np.float32)
-    scorer = PackedScorer(backbone, layers=(12, 24), head=Head(weight, 0.0))
+    weight = np.random.default_rng(0).normal(0, 0.02, 4 * backbone.shape.hidden).astype(np.float32)
+    scorer = PackedScorer(backbone, layers=(12, 24), pooling="last+mean", head=Head(weight, 0.0))
     programs = [split((ROOT / name).read_text(encoding="utf-8"))[:4] for name in FILES]
     found = agreement(scorer, PROBLEM, programs)
     assert found.incremental <= limit

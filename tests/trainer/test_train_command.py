@@ -73,6 +73,22 @@ def test_rivals_lie_beside_the_prm_and_are_judged_with_it(train, world):
     assert names < set(json.loads(out)["validation"]["work"]["best_of_n"])
 
 
+def test_a_head_over_means_is_fitted_judged_and_begun_from(train, world):
+    recipe = (world / "small.toml").read_text()
+    (world / "small.toml").write_text(f'pooling = "last+mean"\n{recipe}')
+    assert train("fit", *AT)[0] == 0
+    made = load(world / "prm")
+    assert (made.pooling, made.head.weight.size) == ("last+mean", len(made.layers) * 2 * made.hidden)
+    assert train("rivals", *AT, "--only", "orm", "--only", "line")[0] == 0
+    rivals = {name: load(world / "prm" / "rivals" / name).pooling for name in ("orm", "line")}
+    assert rivals == {"orm": "last+mean", "line": "last"}
+    code, out, _ = train("eval", *AT, "--json")
+    assert {"prm", "orm", "line"} < set(json.loads(out)["validation"]["work"]["best_of_n"])
+    (world / "small.toml").write_text(recipe.replace("[fit]", '[fit]\ninit = "prm"'))
+    code, _, err = train("fit", *AT)
+    assert (code, "reads layers [3] (last+mean)" in err) == (1, True)
+
+
 def test_a_tuned_prm_has_no_rivals_on_frozen_states(train, world):
     recipe = world / "small.toml"
     recipe.write_text(recipe.read_text().replace("[fit]\n", '[fit]\nparams = "lora"\n'))

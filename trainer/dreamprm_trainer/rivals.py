@@ -3,7 +3,7 @@
 `eval` and `dreamprm bench` judge them beside it. Each differs from the recipe in one thing:
 
 orm:   the last step alone is trained on and read, so that it knows whole programs only
-line:  a step is a line instead of a function
+line:  a step is a line instead of a function, read at its end
 plain, pooled, reweight, correct: the solver over epochs in each mode, on equal problems; a share of them, and the
        outcomes of that share, is the meta set (plain does without it)
 """
@@ -34,7 +34,7 @@ def rivals_of(recipe: Recipe) -> dict[str, Recipe]:
     moving = replace(recipe, fit=replace(recipe.fit, solver="epochs"))
     return {
         "orm": replace(still, settings=replace(recipe.settings, steps="last"), aggregation="last"),
-        "line": replace(still, unit="line"),
+        "line": replace(still, unit="line", pooling="last"),
         **{mode: moving.asked(mode=mode) for mode in MODES},
     }
 
