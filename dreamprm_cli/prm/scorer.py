@@ -240,6 +240,5 @@ def _forward(scorer: PackedScorer, wave: Sequence[_Piece]) -> NDArray[np.float32
         else:
             piece.session.rows[piece.candidate] = whole
         piece.session.encoded_tokens += len(piece.ids)
-    # (T, L, C); the head reads few numbers of a step, so they are put together here, whatever the device
     flat = states.numpy().reshape(len(reads), len(scorer.layers), backbone.shape.hidden)
     return pooled(scorer.pooling, flat, [len(some) for piece in wave for _, some in piece.reads])
