@@ -51,6 +51,10 @@ def label(
     min_tests: Annotated[int, typer.Option(help="Leave out problems with fewer tests.")] = 0,
     shortest: Annotated[bool, typer.Option("--shortest", help="Short statements first.")] = False,
     where: Annotated[list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Only such problems.")] = None,
+    signature: Annotated[
+        bool,
+        typer.Option("--signature", help="Where there is no starter code, give the head of the canonical function."),
+    ] = False,
     temperature: Annotated[float, typer.Option(min=0.0)] = 0.8,
     rollout_temperature: Annotated[float, typer.Option(min=0.0)] = 0.8,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a program, and of a rollout after its prefix.")] = 400,
@@ -82,7 +86,7 @@ def label(
         from dreamprm_trainer import labelling
         from dreamprm_trainer.budget import Budget
         from dreamprm_trainer.engine import ENGINES, open_engine
-        from dreamprm_trainer.problems import choose, read_jsonl
+        from dreamprm_trainer.problems import choose, read_jsonl, with_signature
         from dreamprm_trainer.recipe import find_recipe, read_recipe
         from dreamprm_trainer.rollouts import Plan
     except ImportError as error:
@@ -103,7 +107,7 @@ def label(
     if recipe is not None:
         if data is None:
             raise ConfigError("--recipe needs the folder of its problems", "--data DATA")
-        if extra := given("problems", "out", "samples", "split", "min_tests", "shortest", "where"):
+        if extra := given("problems", "out", "samples", "split", "min_tests", "shortest", "where", "signature"):
             raise ConfigError(f"{extra[0]} goes with --problems, not with --recipe", "--source NAME, --limit N")
         read = read_recipe(find_recipe(recipe))
         asked = labelling.label_of(read)
@@ -120,7 +124,10 @@ def label(
     elif problems is None or out is None:
         raise ConfigError("nothing to label", "--problems FILE --out FOLDER, or --recipe NAME --data DATA")
     else:
-        chosen = choose(read_jsonl(problems), split, min_tests, shortest, limit, where or ())
+        found = read_jsonl(problems)
+        if signature:
+            found = [with_signature(row) for row in found]
+        chosen = choose(found, split, min_tests, shortest, limit, where or ())
         if not chosen:
             told = f"{problems}: no problem of split {split!r} meets the conditions"
             raise ProblemError(told, "--split all takes all")

@@ -89,6 +89,14 @@ def test_a_source_can_be_narrowed(files, setting, names):
     assert [name for name, _, _ in _names(_load(files, **setting))] == names
 
 
+def test_problems_get_the_head_of_their_canonical_function(files):
+    row = _problem(1, canonical="def work(x):\n    return x\n")
+    (files / "headed.jsonl").write_text(json.dumps(row) + "\n")
+    for signature, expected in ((False, ""), (True, "def work(x):\n")):
+        source = Source("s", "headed.jsonl", ("pool.jsonl",), signature=signature)
+        assert load([source], [files]).items[0].problem.starter_code == expected
+
+
 def test_problems_of_other_days_are_counted(files):
     loaded = _load(files, since=date(2024, 8, 2))
     assert loaded.left_out["s: problems of other days"] == 4  # one too early, three without a date

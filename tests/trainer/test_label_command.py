@@ -45,6 +45,7 @@ def _write(path, *rows):
         ((), "--recipe NAME --data DATA", 2),
         (("--recipe", "laptop"), "--data DATA", 2),
         (("--recipe", "laptop", "--data", "."), "--out goes with --problems", 2),
+        (("--recipe", "laptop", "--data", ".", "--signature"), "goes with --problems", 2),
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_made(tmp_path, arguments, told, code):
@@ -138,15 +139,16 @@ def test_a_recipe_is_labelled_where_fit_looks_for_it(tmp_path):
 
 @pytest.mark.docker
 def test_a_pool_is_graded_without_a_model(tmp_path):
-    _write(tmp_path / "p.jsonl", PROBLEM)
+    _write(tmp_path / "p.jsonl", {**PROBLEM, "canonical": TWO})
     programs = [{"task_id": "double_all", "model": "m", "sample": n, "solution": c} for n, c in enumerate([TWO, "x"])]
     _write(tmp_path / "s.jsonl", *programs)
-    done = _label(tmp_path, "--problems", "p.jsonl", "--samples", "s.jsonl", "--first", "0", "--json")
+    done = _label(tmp_path, "--problems", "p.jsonl", "--samples", "s.jsonl", "--first", "0", "--signature", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["programs"], told["passed"], told["labelled_steps"], told["rolled_out_steps"]) == (2, 1, 2, 0)
     rows = [json.loads(line) for line in (tmp_path / "out" / "labels.jsonl").read_text().splitlines()]
     assert [row["labels"] for row in rows] == [[None, 1.0], [0.0]]
+    assert all("```python\ndef double_and_sort(numbers):\n" in row["prompt"] for row in rows)
 
 
 @pytest.mark.docker

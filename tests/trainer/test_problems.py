@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dreamprm_cli.errors import ProblemError
-from dreamprm_trainer.problems import read_jsonl, with_splits
+from dreamprm_trainer.problems import read_jsonl, with_signature, with_splits
 
 
 def test_humaneval_is_test_whatever_the_row_says():
@@ -28,6 +28,29 @@ def test_every_third_mbpp_plus_problem_by_number_is_dev():
 
 def test_a_row_keeps_its_own_split():
     assert [own for _, own in with_splits([{"task_id": "LCB/1", "split": "dev"}])] == ["dev"]
+
+
+CANONICAL = "import re\ndef turn(x: int, *, by=[1, 2]):\n    return x\ndef helper(y): return y\n"
+
+
+def test_the_head_of_the_canonical_function_is_starter_code():
+    row = {"task_id": "T/1", "entry_point": "turn", "starter_code": "", "canonical": CANONICAL}
+    assert with_signature(row) == {**row, "starter_code": "def turn(x: int, *, by=[1, 2]):\n"}
+    assert row["starter_code"] == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"starter_code": "def turn(a):"},
+        {"canonical": None},
+        {"canonical": "def turn(:"},
+        {"entry_point": "Solution.turn"},
+    ],
+)
+def test_a_row_that_gives_no_head_stays_as_it_is(change):
+    row = {"task_id": "T/1", "entry_point": "turn", "starter_code": "", "canonical": CANONICAL, **change}
+    assert with_signature(row) == row
 
 
 def test_reads_plain_and_gzipped_lines(tmp_path):

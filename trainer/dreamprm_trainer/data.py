@@ -19,7 +19,7 @@ from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.steps import split
 from dreamprm_cli.types import Problem, Step
 from dreamprm_trainer.overlap import near_duplicates
-from dreamprm_trainer.problems import Row, problem_of, read_jsonl, test_count, with_splits
+from dreamprm_trainer.problems import Row, problem_of, read_jsonl, test_count, with_signature, with_splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Source:
     limit:           at most this many problems of each split, short statements first; per_problem: programs of each.
     mixed_only:      keep problems with both passing and failing programs only.
     unverified:      keep problems whose tests are marked unverified.
+    signature:       problems without starter code get the head of their canonical function.
     min_tests:       keep problems with at least so many tests, where the file says how many there are.
     since, until:    keep problems dated between these days, both included; what has no date is left out.
     expected:        how many problems there should be: a price can be told where the files are not at hand.
@@ -46,6 +47,7 @@ class Source:
     per_problem: int | None = None
     mixed_only: bool = False
     unverified: bool = False
+    signature: bool = False
     min_tests: int = 0
     since: date | None = None
     until: date | None = None
@@ -151,7 +153,10 @@ def problem_rows(
         repeats = near_duplicates((row for row, _ in rows.values()), humaneval)
         left_out[f"{source.name}: problems that repeat one of HumanEval"] += len(repeats)
         rows = {task_id: kept for task_id, kept in rows.items() if task_id not in repeats}
-    return {task_id: kept for task_id, kept in rows.items() if _tested(source, kept[0])}
+    tested = {task_id: kept for task_id, kept in rows.items() if _tested(source, kept[0])}
+    if not source.signature:
+        return tested
+    return {task_id: (with_signature(row), own) for task_id, (row, own) in tested.items()}
 
 
 def _tested(source: Source, row: Row) -> bool:

@@ -6,6 +6,7 @@ looked at once. HumanEval is test in all of its forms; of MBPP+ every third prob
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import math
@@ -56,6 +57,25 @@ def with_splits(rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
 def problem_of(row: Row) -> Problem:
     """The problem of a row, read as `dreamprm solve FILE#TASK` reads it. Raises ProblemError."""
     return problem_of_row(row, str(row.get("task_id", "a problem row")))
+
+
+def with_signature(row: Row) -> Row:
+    """The row with the head of its canonical function as starter code, where it has none.
+
+    MBPP does not say how its functions are called: of programs that guess, a third fail for their name alone.
+    """
+    if row.get("starter_code") or not row.get("canonical"):
+        return row
+    try:
+        body = ast.parse(row["canonical"]).body
+    except (SyntaxError, ValueError):
+        return row
+    heads = [
+        f"def {node.name}({ast.unparse(node.args)}):\n"
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name == row.get("entry_point")
+    ]
+    return {**row, "starter_code": heads[-1]} if heads else row
 
 
 def choose(
