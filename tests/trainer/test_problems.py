@@ -30,12 +30,12 @@ def test_a_row_keeps_its_own_split():
     assert [own for _, own in with_splits([{"task_id": "LCB/1", "split": "dev"}])] == ["dev"]
 
 
-CANONICAL = "import re\ndef turn(x: int, *, by=[1, 2]):\n    return x\ndef helper(y): return y\n"
+CANONICAL = "import re\ndef turn(x: int, *, by=[1, 2]) -> int:\n    return x\ndef helper(y): return y\n"
 
 
 def test_the_head_of_the_canonical_function_is_starter_code():
     row = {"task_id": "T/1", "entry_point": "turn", "starter_code": "", "canonical": CANONICAL}
-    assert with_signature(row) == {**row, "starter_code": "def turn(x: int, *, by=[1, 2]):\n"}
+    assert with_signature(row) == {**row, "starter_code": "def turn(x: int, *, by=[1, 2]) -> int:\n"}
     assert row["starter_code"] == ""
 
 

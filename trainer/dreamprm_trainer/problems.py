@@ -62,7 +62,7 @@ def problem_of(row: Row) -> Problem:
 def with_signature(row: Row) -> Row:
     """The row with the head of its canonical function as starter code, where it has none.
 
-    MBPP does not say how its functions are called: of programs that guess, a third fail for their name alone.
+    MBPP does not say how its functions are called, and a program that guesses another name fails for that alone.
     """
     if row.get("starter_code") or not row.get("canonical"):
         return row
@@ -71,7 +71,7 @@ def with_signature(row: Row) -> Row:
     except (SyntaxError, ValueError):
         return row
     heads = [
-        f"def {node.name}({ast.unparse(node.args)}):\n"
+        f"def {node.name}({ast.unparse(node.args)}){f' -> {ast.unparse(node.returns)}' if node.returns else ''}:\n"
         for node in body
         if isinstance(node, ast.FunctionDef) and node.name == row.get("entry_point")
     ]
