@@ -42,6 +42,16 @@ def bench(
             help="Judge those in the PRM's own folder rivals/, too; of lines as steps all is read once more.",
         ),
     ] = True,
+    mixed_only: Annotated[
+        bool,
+        typer.Option(
+            "--mixed-only", help="Leave out problems that all programs pass, or all fail: there is nothing to choose."
+        ),
+    ] = False,
+    signature: Annotated[
+        bool,
+        typer.Option("--signature", help="The programs were asked for with the head of the canonical function."),
+    ] = False,
     adherence: Annotated[
         bool, typer.Option("--adherence", help="Only tell how far the programs keep to the Chain-of-Function form.")
     ] = False,
@@ -76,7 +86,9 @@ def bench(
         result, render = _forms(samples)
     else:
         assert problems is not None
-        result, render = _ranked(problems, samples, settings.prm, rivals, own_rivals, quiet=json_)
+        result, render = _ranked(
+            problems, samples, settings.prm, rivals, own_rivals, mixed_only=mixed_only, signature=signature, quiet=json_
+        )
     result["usage"]["output_tokens"] += written
     took = {"total_cost_usd": None, "duration_ms": round((time.monotonic() - started) * 1000)}
     result = {"schema_version": SCHEMA_VERSION, **result, **took}
@@ -115,7 +127,15 @@ def _forms(samples: Path) -> tuple[dict[str, Any], Render]:
 
 
 def _ranked(
-    problems: Path, samples: Path, prm: str, rivals: Mapping[str, str], own_rivals: bool, *, quiet: bool
+    problems: Path,
+    samples: Path,
+    prm: str,
+    rivals: Mapping[str, str],
+    own_rivals: bool,
+    *,
+    mixed_only: bool,
+    signature: bool,
+    quiet: bool,
 ) -> tuple[dict[str, Any], Render]:
     """What can be wrong with files and names is told before anything is fetched, run or encoded."""
     from dreamprm_cli.models import cache_dir
@@ -123,16 +143,18 @@ def _ranked(
     from dreamprm_cli.view.progress import download_bar
     from dreamprm_cli.view.training import TrainingView
     from dreamprm_trainer.bench import BASELINES, bench
-    from dreamprm_trainer.candidates import check, graded, read
+    from dreamprm_trainer.candidates import check, graded, mixed, read
     from dreamprm_trainer.rankers import open_rankers
 
     verdicts = cache_dir() / "verdicts.sqlite"
-    pool = read(problems, samples)
+    pool = read(problems, samples, signature)
     check(pool, str(samples))
     with download_bar(stderr(), quiet=quiet) as progress:
         rankers = open_rankers(prm, rivals, BASELINES, progress, beside=own_rivals)
     pool = graded(pool, verdicts)
     check(pool, str(samples))
+    if mixed_only:
+        pool = mixed(pool)
     with TrainingView(stderr(), title="bench", quiet=quiet) as view:
         return bench(pool, rankers, cache_dir() / "features", verdicts, tell=view.update), render
 

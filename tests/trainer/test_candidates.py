@@ -7,7 +7,7 @@ import pytest
 
 from dreamprm_cli.errors import ProblemError
 from dreamprm_trainer.agreement import NONE
-from dreamprm_trainer.candidates import agreement, check, graded, read
+from dreamprm_trainer.candidates import agreement, check, graded, mixed, read
 
 ADD = {"task_id": "add", "statement": "Add.", "entry_point": "add", "tests": [{"input": [1, 2], "output": 3}]}
 SUM = {
@@ -95,6 +95,27 @@ def test_a_pool_without_a_choice_is_told(pool):
     with pytest.raises(ProblemError, match="nothing is left to rank"):
         check(pool([{"task_id": "add", "solution": RIGHT, "passed": None}]), "pool.jsonl")
     check(pool([{"task_id": "add", "solution": RIGHT}]), "pool.jsonl")  # not known yet
+
+
+def test_only_problems_with_a_choice_can_be_kept(pool):
+    outcomes = [("add", True), ("sum", False), ("add", False), ("loop", True), ("sum", False)]
+    found = pool([{"task_id": name, "solution": RIGHT, "passed": passed} for name, passed in outcomes])
+    kept = mixed(found)
+    assert [(item.problem.id, item.passed) for item in kept.items] == [("add", True), ("add", False)]
+    assert [sample.task_id for sample in kept.samples] == ["add", "add"]
+    assert kept.left_out == {"programs of problems that all of them pass, or all fail": 3}
+    assert mixed(kept) == kept
+
+
+def test_the_head_that_was_asked_for_can_be_given(tmp_path):
+    row = {**ADD, "entry_point": "total", "canonical": RIGHT.replace("add", "total")}
+    (tmp_path / "problems.jsonl").write_text(json.dumps(row))
+    (tmp_path / "pool.jsonl").write_text(json.dumps({"task_id": "add", "solution": RIGHT, "passed": False}))
+    problems = [
+        read(tmp_path / "problems.jsonl", tmp_path / "pool.jsonl", signature=wanted).items[0].problem
+        for wanted in (False, True)
+    ]
+    assert [problem.starter_code for problem in problems] == ["", "def total(a, b):\n"]
 
 
 @pytest.mark.docker

@@ -24,6 +24,7 @@ from dreamprm_sandbox.outputs import Inputs, inputs
 from dreamprm_sandbox.samples import Entry, Sample, entries
 from dreamprm_trainer.agreement import groups
 from dreamprm_trainer.data import Item, digest
+from dreamprm_trainer.problems import with_signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,10 @@ class Candidates:
         )
 
 
-def read(problems: Path, samples: Path) -> Candidates:
-    """Raises ProblemError, one line naming the file and the place, for whatever cannot be used."""
-    rows = {task_id: (where, row) for where, row, task_id in read_rows(problems)}
+def read(problems: Path, samples: Path, signature: bool = False) -> Candidates:
+    """signature: the programs were asked for with `with_signature`. Raises ProblemError, one line naming the file and
+    the place, for whatever cannot be used."""
+    rows = {task_id: (where, with_signature(row) if signature else row) for where, row, task_id in read_rows(problems)}
     tests = {task_id: tests_of(row, problems.parent) for task_id, (_, row) in rows.items()}
     known: dict[str, Problem] = {}
     count: Counter[str] = Counter()
@@ -134,6 +136,17 @@ def graded(candidates: Candidates, cache: Path) -> Candidates:
     return told.without(untold, "programs whose tests cannot be run")
 
 
+def mixed(candidates: Candidates) -> Candidates:
+    """Graded candidates of the problems where there is something to choose: any ranking of the others is as good.
+
+    AUC within problems and recovered gaps stay what they are; pass@1, best-of-n and calibration are then those of these
+    problems alone.
+    """
+    outcomes = _outcomes(candidates)
+    one_sided = [n for n, item in enumerate(candidates.items) if len(outcomes[item.problem.id]) == 1]
+    return candidates.without(one_sided, "programs of problems that all of them pass, or all fail")
+
+
 def check(candidates: Candidates, name: str) -> None:
     """Raises ProblemError where there is nothing for a ranker to win, as far as that is known yet."""
     if not candidates.items:
@@ -141,16 +154,21 @@ def check(candidates: Candidates, name: str) -> None:
         raise ProblemError(
             f"{name}: nothing is left to rank ({why})", "rows without 'passed' are graded in the sandbox"
         )
-    outcomes: dict[str, set[bool]] = {}
     if candidates.todo:
         return
-    for item in candidates.items:
-        outcomes.setdefault(item.problem.id, set()).add(item.passed)
-    if not any(len(some) == 2 for some in outcomes.values()):
+    if not any(len(some) == 2 for some in _outcomes(candidates).values()):
         raise ProblemError(
             f"{name}: no problem has both passing and failing programs, so there is nothing to choose between",
             "give more programs of each problem, or problems that are neither too easy nor too hard",
         )
+
+
+def _outcomes(candidates: Candidates) -> dict[str, set[bool]]:
+    """Problem id -> the outcomes of its programs."""
+    found: dict[str, set[bool]] = {}
+    for item in candidates.items:
+        found.setdefault(item.problem.id, set()).add(item.passed)
+    return found
 
 
 def agreement(candidates: Candidates, cache: Path) -> tuple[list[int], int]:
