@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from dreamprm_cli.config import Settings
+    from dreamprm_trainer.candidates import Candidates
 
     Render = Callable[[dict[str, Any], int], RenderableType]
 
@@ -52,6 +53,13 @@ def bench(
         bool,
         typer.Option("--signature", help="The programs were asked for with the head of the canonical function."),
     ] = False,
+    unlike: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PROBLEMS",
+            help="Leave out problems that repeat one of this set, such as one it was trained on. Again for more.",
+        ),
+    ] = None,
     adherence: Annotated[
         bool, typer.Option("--adherence", help="Only tell how far the programs keep to the Chain-of-Function form.")
     ] = False,
@@ -70,6 +78,8 @@ def bench(
         raise ConfigError("give either --samples POOL or --policy NAME", "a pool, or a model that is to write one")
     if problems is None and not (adherence and samples):
         raise ConfigError("--problems is missing", "name the set that the programs were written for")
+    if signature and samples is None:
+        raise ConfigError("--signature goes with --samples", "`train label --signature` samples with heads")
     if policy is not None and out is None:
         raise ConfigError("--policy needs --out FOLDER", "what is sampled is kept there, and goes on after a kill")
     models = policy or (not adherence and (settings.prm != "none" or rivals))
@@ -86,9 +96,8 @@ def bench(
         result, render = _forms(samples)
     else:
         assert problems is not None
-        result, render = _ranked(
-            problems, samples, settings.prm, rivals, own_rivals, mixed_only=mixed_only, signature=signature, quiet=json_
-        )
+        pool = _pool(problems, samples, signature, unlike or ())
+        result, render = _ranked(pool, str(samples), settings.prm, rivals, own_rivals, mixed_only, quiet=json_)
     result["usage"]["output_tokens"] += written
     took = {"total_cost_usd": None, "duration_ms": round((time.monotonic() - started) * 1000)}
     result = {"schema_version": SCHEMA_VERSION, **result, **took}
@@ -126,33 +135,39 @@ def _forms(samples: Path) -> tuple[dict[str, Any], Render]:
     return {**report(read(samples)), "usage": {"input_tokens": 0, "output_tokens": 0}}, render
 
 
+def _pool(problems: Path, samples: Path, signature: bool, unlike: Sequence[Path]) -> Candidates:
+    """What can be wrong with files is told before anything is fetched, run or encoded."""
+    from dreamprm_trainer.candidates import check, read
+
+    pool = read(problems, samples, signature, unlike)
+    check(pool, str(samples))
+    return pool
+
+
 def _ranked(
-    problems: Path,
-    samples: Path,
+    pool: Candidates,
+    name: str,
     prm: str,
     rivals: Mapping[str, str],
     own_rivals: bool,
-    *,
     mixed_only: bool,
-    signature: bool,
+    *,
     quiet: bool,
 ) -> tuple[dict[str, Any], Render]:
-    """What can be wrong with files and names is told before anything is fetched, run or encoded."""
+    """name: of the pool, in messages."""
     from dreamprm_cli.models import cache_dir
     from dreamprm_cli.view.bench import render
     from dreamprm_cli.view.progress import download_bar
     from dreamprm_cli.view.training import TrainingView
     from dreamprm_trainer.bench import BASELINES, bench
-    from dreamprm_trainer.candidates import check, graded, mixed, read
+    from dreamprm_trainer.candidates import check, graded, mixed
     from dreamprm_trainer.rankers import open_rankers
 
     verdicts = cache_dir() / "verdicts.sqlite"
-    pool = read(problems, samples, signature)
-    check(pool, str(samples))
     with download_bar(stderr(), quiet=quiet) as progress:
         rankers = open_rankers(prm, rivals, BASELINES, progress, beside=own_rivals)
     pool = graded(pool, verdicts)
-    check(pool, str(samples))
+    check(pool, name)
     if mixed_only:
         pool = mixed(pool)
     with TrainingView(stderr(), title="bench", quiet=quiet) as view:

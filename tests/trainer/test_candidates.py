@@ -118,6 +118,21 @@ def test_the_head_that_was_asked_for_can_be_given(tmp_path):
     assert [problem.starter_code for problem in problems] == ["", "def total(a, b):\n"]
 
 
+def test_problems_that_repeat_those_of_another_set_can_be_left_out(tmp_path):
+    other = {**ADD, "task_id": "plus/7", "entry_point": "other", "statement": "Fold laundry by colour and fabric."}
+    rows = {"problems": [ADD, SUM], "pool": [], "loose": [other], "same": [{**other, "entry_point": "Add"}]}
+    rows["pool"] = [{"task_id": name, "solution": RIGHT, "passed": True} for name in ("add", "sum", "add")]
+    paths = {name: tmp_path / f"{name}.jsonl" for name in rows}
+    for name, path in paths.items():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows[name]))
+    unlike = {name: read(paths["problems"], paths["pool"], unlike=[paths[name]]) for name in ("loose", "same")}
+    assert [item.problem.id for item in unlike["loose"].items] == ["add", "sum", "add"]
+    assert not unlike["loose"].left_out
+    assert [item.problem.id for item in unlike["same"].items] == ["sum"]
+    assert unlike["same"].left_out == {"programs of problems like those of same.jsonl": 2}
+    assert "same.jsonl" in unlike["same"].files
+
+
 @pytest.mark.docker
 def test_programs_without_a_verdict_are_graded_once(pool, tmp_path, capsys):
     broken = {**ADD, "task_id": "broken", "entry_point": None}

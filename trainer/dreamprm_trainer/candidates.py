@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dreamprm_sandbox.outputs import Inputs, inputs
 from dreamprm_sandbox.samples import Entry, Sample, entries
 from dreamprm_trainer.agreement import groups
 from dreamprm_trainer.data import Item, digest
+from dreamprm_trainer.overlap import near_duplicates
 from dreamprm_trainer.problems import with_signature
 
 
@@ -55,9 +56,9 @@ class Candidates:
         )
 
 
-def read(problems: Path, samples: Path, signature: bool = False) -> Candidates:
-    """signature: the programs were asked for with `with_signature`. Raises ProblemError, one line naming the file and
-    the place, for whatever cannot be used."""
+def read(problems: Path, samples: Path, signature: bool = False, unlike: Sequence[Path] = ()) -> Candidates:
+    """signature: the programs were asked for with `with_signature`. unlike: problem sets, none of whose problems may be
+    repeated. Raises ProblemError, one line naming the file and the place, for whatever cannot be used."""
     rows = {task_id: (where, with_signature(row) if signature else row) for where, row, task_id in read_rows(problems)}
     tests = {task_id: tests_of(row, problems.parent) for task_id, (_, row) in rows.items()}
     known: dict[str, Problem] = {}
@@ -70,15 +71,19 @@ def read(problems: Path, samples: Path, signature: bool = False) -> Candidates:
             known[task_id] = problem_of_row(rows[task_id][1], rows[task_id][0])
         items.append(_item(entry, known[task_id], count[task_id], samples.name))
         count[task_id] += 1
-    return Candidates(
+    whole = Candidates(
         items=tuple(items),
         samples=tuple(entry.sample for entry in found),
         todo=frozenset(n for n, entry in enumerate(found) if "passed" not in entry.row),
         tests=tests,
-        files={path.name: digest(path) for path in (problems, samples)},
-    ).without(
-        (n for n, entry in enumerate(found) if entry.row.get("passed", False) is None), "programs without a verdict"
+        files={path.name: digest(path) for path in (problems, samples, *unlike)},
     )
+    untold = (n for n, entry in enumerate(found) if entry.row.get("passed", False) is None)
+    told = whole.without(untold, "programs without a verdict")
+    other = [row for path in unlike for _, row, _ in read_rows(path)]
+    repeats = near_duplicates((rows[task_id][1] for task_id in known), other)
+    repeated = (n for n, item in enumerate(told.items) if item.problem.id in repeats)
+    return told.without(repeated, f"programs of problems like those of {', '.join(path.name for path in unlike)}")
 
 
 def _item(entry: Entry, problem: Problem, number: int, source: str) -> Item:

@@ -1,7 +1,7 @@
-"""Which training problems are HumanEval problems in disguise: by function name, statement or reference solution.
+"""Which problems are those of another set in disguise: by function name, statement or reference solution.
 
-Textbook tasks recur between benchmarks. A HumanEval number is only worth quoting when they are left out of training;
-a few problems too many are dropped rather than one too few.
+Textbook tasks recur between benchmarks. A HumanEval number is only worth quoting when they are left out of training, or
+what was trained on is left out of the judging; a few problems too many are dropped rather than one too few.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STOP_WORDS = frozenset(
 
 
 def near_duplicates(rows: Iterable[Row], reference: Sequence[Row]) -> dict[str, str]:
-    """task_id -> why, for the rows that repeat a problem of `reference` (HumanEval rows, `prompt` and solution)."""
+    """task_id -> why, for the rows that repeat a problem of `reference` (such as HumanEval's rows)."""
     names = {_name(row): row["task_id"] for row in reference if _name(row)}
     words = {row["task_id"]: _words(row) for row in reference}
     codes = {row["task_id"]: _triples(_solution(row)) for row in reference}
