@@ -131,6 +131,8 @@ def test_problems_that_repeat_those_of_another_set_can_be_left_out(tmp_path):
     assert [item.problem.id for item in unlike["same"].items] == ["sum"]
     assert unlike["same"].left_out == {"programs of problems like those of same.jsonl": 2}
     assert "same.jsonl" in unlike["same"].files
+    with pytest.raises(ProblemError, match="no file"):
+        read(paths["problems"], paths["pool"], unlike=[tmp_path / "missing.jsonl"])
 
 
 @pytest.mark.docker
