@@ -60,7 +60,7 @@ def read(problems: Path, samples: Path, signature: bool = False, unlike: Sequenc
     """signature: the programs were asked for with `with_signature`. unlike: problem sets, none of whose problems may be
     repeated. Raises ProblemError, one line naming the file and the place, for whatever cannot be used."""
     rows = {task_id: (where, with_signature(row) if signature else row) for where, row, task_id in read_rows(problems)}
-    other = [row for path in unlike for _, row, _ in read_rows(path)]
+    others = [row for path in unlike for _, row, _ in read_rows(path)]
     tests = {task_id: tests_of(row, problems.parent) for task_id, (_, row) in rows.items()}
     known: dict[str, Problem] = {}
     count: Counter[str] = Counter()
@@ -81,7 +81,9 @@ def read(problems: Path, samples: Path, signature: bool = False, unlike: Sequenc
     )
     untold = (n for n, entry in enumerate(found) if entry.row.get("passed", False) is None)
     told = whole.without(untold, "programs without a verdict")
-    repeats = near_duplicates((rows[task_id][1] for task_id in known), other)
+    if not others:
+        return told
+    repeats = near_duplicates((rows[task_id][1] for task_id in known), others)
     repeated = (n for n, item in enumerate(told.items) if item.problem.id in repeats)
     return told.without(repeated, f"programs of problems like those of {', '.join(path.name for path in unlike)}")
 
