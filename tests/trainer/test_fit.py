@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from dreamprm_cli.errors import ProblemError
 from dreamprm_trainer.evaluate import within_aucs
 from dreamprm_trainer.fit import Settings, calibrate, fit
 from dreamprm_trainer.select import cross_fit, pools, resampled, rewards
@@ -105,17 +106,43 @@ class _Recipe:
     weights: dict[str, float] = {}  # noqa: RUF012
 
 
-def test_cross_fitting_ranks_each_problem_by_a_head_that_never_saw_it(planted):
-    table, _ = planted
+def _ranked(table, family=lambda name: name):
+    """AUC of a table's own programs, cross-fitted."""
+    families = {item.problem.id: family(item.problem.id) for item in table.items}
+    return within_aucs(pools(table, cross_fit(table, table, _Recipe, families), ["mean"]), "prm").mean()
 
-    def ranked(table):
-        return within_aucs(pools(table, cross_fit(table, table, _Recipe), ["mean"]), "prm").mean()
 
-    assert ranked(table) > 0.9
+def _by_chance(table):
     rng = np.random.default_rng(1)
     items = tuple(replace(item, passed=bool(rng.random() < 0.5)) for item in table.items)
     target = np.array([float(items[n].passed) for n in table.program], dtype=np.float32)
-    assert 0.35 < ranked(replace(table, items=items, target=target)) < 0.65  # a leak would rank noise right
+    return replace(table, items=items, target=target)
+
+
+def test_cross_fitting_ranks_each_problem_by_a_head_that_never_saw_it(planted):
+    table, _ = planted
+    assert _ranked(table) > 0.9
+    assert 0.35 < _ranked(_by_chance(table)) < 0.65  # a leak would rank noise right
+
+
+def test_cross_fitting_holds_out_problems_that_are_alike_together(planted, monkeypatch):
+    table, _ = planted
+    twins = tuple(replace(item, problem=replace(item.problem, id=f"{item.problem.id} twin")) for item in table.items)
+    both = merge([table, replace(table, items=twins)])
+    every = {item.problem.id for item in both.items}
+    left_out = []
+
+    def fitted(kept, *rest):
+        left_out.append(every - {item.problem.id for item in kept.items})
+        return fit(kept, *rest)
+
+    monkeypatch.setattr("dreamprm_trainer.select.fit", fitted)
+    _ranked(both, lambda name: name.removesuffix(" twin"))
+    assert len(left_out) == 5
+    assert set().union(*left_out) == every
+    assert all((f"{name} twin" in fold) == (name in fold) for fold in left_out for name in every if "twin" not in name)
+    with pytest.raises(ProblemError, match="are alike"):
+        _ranked(table, lambda _: "one")
 
 
 def test_baselines_that_are_not_known_are_left_out(planted):

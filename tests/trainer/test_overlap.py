@@ -1,6 +1,6 @@
-"""Problems that repeat a HumanEval problem are found by name, statement or solution; others are left alone."""
+"""Problems that repeat another are found by name, statement or solution; others are left alone."""
 
-from dreamprm_trainer.overlap import near_duplicates
+from dreamprm_trainer.overlap import families, near_duplicates
 
 PRIME = {
     "task_id": "HumanEval/31",
@@ -44,3 +44,18 @@ def test_another_problem_is_kept():
         {"task_id": "LCB/1", "entry_point": None, "statement": "Print the longest path of the tree."},
     ]
     assert near_duplicates(rows, [PRIME]) == {}
+
+
+def test_problems_are_of_one_family_through_others_too():
+    words = "Tell whether a number is prime."
+    rows = [
+        _row("a", "is_prime", "Something about graphs."),
+        _row("b", "isPrime", words),
+        _row("c", "rotate", "Rotate a matrix by ninety degrees."),
+        _row("d", "indivisible", words),
+        _row("e", "", "Nothing that anyone else says."),
+        _row("f", "", "Other things entirely."),
+    ]
+    found = families({row["task_id"]: row for row in rows})
+    assert found["a"] == found["b"] == found["d"]
+    assert len({found[name] for name in "acef"}) == 4

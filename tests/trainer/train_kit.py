@@ -45,9 +45,9 @@ def write(folder, backbone, train=16, dev=6, programs=4, recipe=RECIPE):
     draw = random.Random(0)
     problems, pool = [], []
     for number in range(train + dev):
-        name = f"W/{number}"
+        name, word = f"W/{number}", chr(ord("a") + number)  # no two problems are alike
         problems.append({
-            "task_id": name, "statement": f"Add {number}, and b.", "entry_point": "second",
+            "task_id": name, "statement": f"Add {word * 2} to {word * 3}.", "entry_point": "solve",
             "split": "train" if number < train else "dev", "tests": {"kind": "asserts", "code": "assert True", "n": 3},
             "date": "2024-07-01" if number < train else "2024-12-01",
         })  # fmt: skip

@@ -36,7 +36,7 @@ stands above a failing one of the same problem."""
 
 SECTIONS = {
     "test": "Test problems, looked at once",
-    "cross": "Training problems, each ranked by a head fitted without it (5 folds)",
+    "cross": "Training problems, each ranked by a head fitted without it and those like it (5 folds)",
     "validation": "Validation problems (settings were chosen on them)",
 }
 

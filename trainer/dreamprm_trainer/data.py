@@ -99,9 +99,11 @@ class Item:
 
 @dataclass(slots=True)
 class Loaded:
-    """Items of all sources, the files they came from (name -> SHA-256) and what was left out (reason -> count)."""
+    """Items of all sources, the rows of their problems (task_id -> row), the files they came from (name -> SHA-256) and
+    what was left out (reason -> count)."""
 
     items: list[Item] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -134,6 +136,7 @@ def load(
                 pool[row["task_id"]].append(row)
         for task_id in _limited(source, pool, rows):
             problem = problem_of(rows[task_id][0])
+            loaded.rows[task_id] = rows[task_id][0]
             for row in pool[task_id][: source.per_problem]:
                 loaded.items.append(_item(source, rows[task_id][1], problem, row))
     return loaded

@@ -1,12 +1,13 @@
-"""Which problems are those of another set in disguise: by function name, statement or reference solution.
+"""Which problems are others in disguise: by function name, statement or reference solution.
 
-Textbook tasks recur between benchmarks. A HumanEval number is only worth quoting when they are left out of training, or
-what was trained on is left out of the judging; a few problems too many are dropped rather than one too few.
+Textbook tasks recur between benchmarks and within them. A HumanEval number is only worth quoting when they are left out
+of training, or what was trained on is left out of the judging; a few too many are dropped rather than one too few.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -42,12 +43,31 @@ def near_duplicates(rows: Iterable[Row], reference: Sequence[Row]) -> dict[str, 
     return found
 
 
-def _closest(own: frozenset[object], others: Mapping[str, frozenset[object]]) -> tuple[str, float]:
-    def jaccard(other: frozenset[object]) -> float:
-        union = len(own | other)
-        return len(own & other) / union if union else 0.0
+def families(rows: Mapping[str, Row]) -> dict[str, str]:
+    """task_id -> one for all problems that are alike, in any of the three ways, be it through others."""
+    seen = {name: (_name(row), _words(row), _triples(_solution(row))) for name, row in rows.items()}
+    found = {name: name for name in rows}
+    for (one, (name, words, code)), (other, (its_name, its_words, its_code)) in itertools.combinations(seen.items(), 2):
+        if found[one] == found[other]:
+            continue
+        if (
+            (name and name == its_name)
+            or _jaccard(words, its_words) >= _SAME_WORDS
+            or (min(len(code), len(its_code)) >= _LEAST_CODE and _jaccard(code, its_code) >= _SAME_CODE)
+        ):
+            left, kept = found[other], found[one]
+            found |= {member: kept for member, family in found.items() if family == left}
+    return found
 
-    return max(((key, jaccard(other)) for key, other in others.items()), key=lambda pair: pair[1], default=("", 0.0))
+
+def _closest(own: frozenset[object], others: Mapping[str, frozenset[object]]) -> tuple[str, float]:
+    likeness = ((key, _jaccard(own, other)) for key, other in others.items())
+    return max(likeness, key=lambda pair: pair[1], default=("", 0.0))
+
+
+def _jaccard(one: frozenset[object], other: frozenset[object]) -> float:
+    both = len(one & other)
+    return both / (len(one) + len(other) - both) if both else 0.0
 
 
 def _name(row: Row) -> str:

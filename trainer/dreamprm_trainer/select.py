@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from dreamprm_cli.aggregate import aggregate
-from dreamprm_cli.errors import ConfigError
+from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.training import Progressed, StageStarted, Tell, silent
 from dreamprm_trainer.evaluate import Pool, baseline_columns, pools_of, within_aucs
@@ -74,21 +74,28 @@ def settings_of(grid: Grid) -> Iterator[Settings]:
 
 
 def cross_fit(
-    train: Table, drawn: Table, recipe: Recipe, start: Head | None = None, folds: int = 5
+    train: Table, drawn: Table, recipe: Recipe, families: Mapping[str, str], start: Head | None = None, folds: int = 5
 ) -> list[list[float]]:
     """Step rewards of `drawn` (programs of training problems) by heads that were fitted without their problem.
 
-    A problem is in one fold with all its programs, whatever source they are from. Not calibrated. start: as in `fit`;
-    it must not have seen the problems.
+    families: of all problems (`overlap.families`). A family is in one fold with all its programs, whatever source they
+    are from. Not calibrated. start: as in `fit`; it must not have seen the problems. Raises ProblemError where all
+    problems are alike.
     """
-    problems = sorted({item.problem.id for item in drawn.items})
-    order = np.random.default_rng(0).permutation(len(problems))
-    fold_of = {problems[number]: place % folds for place, number in enumerate(order)}
+    own = [families[item.problem.id] for item in drawn.items]
+    if len(set(own)) < 2:
+        raise ProblemError(
+            "all training problems are alike: none can be held out",
+            "they share names, statements or solutions; give a source of other problems",
+        )
+    order = np.random.default_rng(0).permutation(sorted(set(own)))
+    fold_of = {family: place % folds for place, family in enumerate(order.tolist())}
     result: list[list[float]] = [[] for _ in drawn.items]
-    for fold in range(folds):
-        kept = subset(train, [n for n, item in enumerate(train.items) if fold_of.get(item.problem.id) != fold])
+    for fold in range(min(folds, len(fold_of))):
+        rest = [n for n, item in enumerate(train.items) if fold_of.get(families[item.problem.id]) != fold]
+        kept = subset(train, rest)
         head = fit(kept, recipe.settings, recipe.layers, weights_of(kept, recipe.weights), start)
-        members = [n for n, item in enumerate(drawn.items) if fold_of[item.problem.id] == fold]
+        members = [n for n, family in enumerate(own) if fold_of[family] == fold]
         scored = rewards(head, subset(drawn, members), recipe.settings.layers, recipe.layers)
         for number, steps in zip(members, scored, strict=True):
             result[number] = steps

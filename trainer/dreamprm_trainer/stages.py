@@ -24,6 +24,7 @@ from dreamprm_trainer.evaluate import MAIN, baseline_columns, pools_of, sizes_of
 from dreamprm_trainer.evaluate import evaluate as measured
 from dreamprm_trainer.features import Cache, extract, open_cache
 from dreamprm_trainer.labels import start, steps_of_items
+from dreamprm_trainer.overlap import families
 from dreamprm_trainer.rankers import open_rankers, score
 from dreamprm_trainer.reading import Reading
 from dreamprm_trainer.recipe import Recipe
@@ -149,7 +150,8 @@ def judged(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> dict
 
 
 def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
-    """Rank the training problems' programs, each by a head fitted without its problem, with the recipe's settings.
+    """Rank the training problems' programs, each by a head fitted without its problem and those like it, with the
+    recipe's settings.
 
     The settings were chosen on the validation problems, so nothing was chosen or fitted on the problems ranked.
     """
@@ -157,13 +159,13 @@ def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
         raise ConfigError("cross-fitting is of the convex solver", 'it needs params = "features" and mode = "plain"')
     data = loaded(recipe, place)
     parts, head = split(recipe, place, data, tell), start_head(recipe)
-    cache = cache_of(recipe, place)
+    cache, alike = cache_of(recipe, place), families(data.rows)
     results = {}
     for name in recipe.train:
         own = [item for item in data.items if item.split == "train" and item.source == name]
         extract(own, cache, None, tell)
         drawn = build(own, cache)
-        steps = cross_fit(parts.train, drawn, recipe, head)
+        steps = cross_fit(parts.train, drawn, recipe, alike, head)
         ways = [recipe.aggregation, *(how for how in AGGREGATIONS if how != recipe.aggregation)]
         named = {MAIN if how == ways[0] else f"{MAIN}, {how}": how for how in ways}
         scores = {one: [aggregate(r, how) for r in steps] for one, how in named.items()}
