@@ -47,6 +47,13 @@ def _metrics(sign, model="qwen"):
     return {"fit": fit, "validation": {"a": result}}
 
 
+def test_where_a_head_began_is_said(recipe):
+    metrics = _metrics(1)
+    assert "goes on from" not in "\n".join(lines(metrics, recipe))
+    metrics["fit"]["settings"]["init"] = "base"
+    assert "It goes on from the head of `base`" in "\n".join(lines(metrics, recipe))
+
+
 def test_a_model_that_ranks_right_is_said_to_win(recipe):
     text = "\n".join(lines(_metrics(1), recipe))
     assert "**a, best of 4**: it beats a random pick (+0.375" in text

@@ -89,6 +89,21 @@ def test_a_head_over_means_is_fitted_judged_and_begun_from(train, world):
     assert (code, "reads layers [3] (last+mean)" in err) == (1, True)
 
 
+def test_a_search_goes_on_from_where_the_fit_does(train, world):
+    assert train("fit", *AT)[0] == 0
+    recipe = (world / "small.toml").read_text().replace("[fit]", '[fit]\ninit = "prm"')
+    near = recipe.replace("layers = [[2], [3]]\nl2 = [0.1]", "layers = [[3]]\nl2 = [1e6]")
+    (world / "small.toml").write_text(near)
+    code, out, _ = train("search", *AT, "--json")
+    assert code == 0
+    (row,) = json.loads(out)["search"]
+    (source,) = row["by_source"]
+    assert row["by_source"][source] == pytest.approx(load(world / "prm").metrics["validation_auc_within"][source])
+    (world / "small.toml").write_text(recipe)
+    code, _, err = train("search", *AT)
+    assert (code, "tries other layers" in err, "layers = [[3]]" in err) == (2, True, True)
+
+
 def test_a_tuned_prm_has_no_rivals_on_frozen_states(train, world):
     recipe = world / "small.toml"
     recipe.write_text(recipe.read_text().replace("[fit]\n", '[fit]\nparams = "lora"\n'))

@@ -36,7 +36,7 @@ stands above a failing one of the same problem."""
 
 SECTIONS = {
     "test": "Test problems, looked at once",
-    "cross": "Training problems, each ranked by a head fitted without it and those like it (5 folds)",
+    "cross": "Training problems, each ranked by a head fitted without it (5 folds)",
     "validation": "Validation problems (settings were chosen on them)",
 }
 
@@ -59,6 +59,8 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     yield "## What it is"
     yield ""
     yield from _model(fit)
+    if begun := fit["settings"].get("init"):
+        yield f"- It goes on from the head of `{begun}`, which knows the programs that its own card lists."
     yield f"- Command: `{fit['command']}`, recipe `{recipe.path.name}`."
     machine, cached = fit["machine"], " with cached states" if fit["params"] == "features" else ""
     yield f"- Machine: {machine['processor']}, {machine['cores']} cores; {fit['seconds']:.0f} s{cached}."

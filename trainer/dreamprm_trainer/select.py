@@ -102,21 +102,26 @@ def cross_fit(
     return result
 
 
-def search(split: Split, recipe: Recipe, tell: Tell = silent) -> list[dict[str, Any]]:
+def search(split: Split, recipe: Recipe, start: Head | None = None, tell: Tell = silent) -> list[dict[str, Any]]:
     """AUC within validation problems of each setting, by source: mean and sd over refits on resampled problems.
 
-    Best first, by the mean over sources.
+    Best first, by the mean over sources. start: as in `fit`. Raises ConfigError for a grid that does not go with it.
     """
     grid = recipe.grid
     if grid is None:
         raise ConfigError(f"{recipe.path} has no [search]", "say there which layers, l2, steps and pairwise to try")
+    if start is not None and set(grid.layers) != {recipe.fit.layers}:
+        raise ConfigError(
+            f"[search] of {recipe.path} tries other layers than those of the PRM that [fit] starts from",
+            f"layers = [{list(recipe.fit.layers)}] there, or no init",
+        )
     found: dict[Settings, list[dict[str, float]]] = {}
     tell(StageStarted(stage="search", unit="draws", total=grid.seeds))
     for seed in range(grid.seeds):
         drawn = resampled(split.train, seed)
         weights = weights_of(drawn, recipe.weights)
         for settings in settings_of(grid):
-            head = fit(drawn, settings, recipe.layers, weights)
+            head = fit(drawn, settings, recipe.layers, weights, start)
             row = {name: within(head, table, settings.layers, recipe) for name, table in split.held_out.items()}
             found.setdefault(settings, []).append(row)
         tell(Progressed(done=seed + 1))

@@ -124,7 +124,7 @@ def labelled(table: Table, recipe: Recipe) -> Table:
 
 def search(recipe: Recipe, place: Place, tell: Tell = silent) -> list[dict[str, Any]]:
     """Try the recipe's grid on the validation problems; best first."""
-    rows = tried(split(recipe, place, loaded(recipe, place), tell), recipe, tell)
+    rows = tried(split(recipe, place, loaded(recipe, place), tell), recipe, start_head(recipe), tell)
     record(place, {"search": rows[:40], "search_size": len(rows)})
     return rows
 
