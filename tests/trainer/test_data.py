@@ -76,6 +76,7 @@ def test_what_is_kept_and_what_is_left_out(files):
         ({"splits": ("dev",)}, ["T/2"]),
         ({"models": ("gpt",)}, ["T/1"]),
         ({"mixed_only": True}, ["T/1", "T/1", "T/1"]),
+        ({"mixed_only": ("train",)}, ["T/1", "T/1", "T/1", "T/2"]),
         ({"limit": 1}, ["T/2", "T/5", "T/5"]),
         ({"per_problem": 1}, ["T/1", "T/2", "T/5"]),
         ({"unverified": True, "splits": ("train",), "per_problem": 1}, ["T/1", "T/4", "T/5"]),

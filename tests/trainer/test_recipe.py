@@ -82,6 +82,7 @@ def test_the_repo_recipe_starts_from_the_shipped_prm():
         ("[search]", "[fit.tune]\nranks = 8\n[search]", r"\[fit.tune\].*ranks"),
         ("[search]", '[label]\npolicy = "p"\n[search]', r"\[label\].*rollout_policy"),
         ('pools = ["q.jsonl"]', 'pools = ["q.jsonl"]\nuntil = "soon"', "until is no date"),
+        ('pools = ["q.jsonl"]', 'pools = ["q.jsonl"]\nmixed_only = ["trian"]', "names splits that are not read"),
         ('name = "x"', "name = ", "recipe .*x.toml"),
     ],
 )

@@ -30,7 +30,7 @@ class Source:
     models:          keep programs whose model has one of these as a part of its name (empty: all).
     splits:          keep problems of these splits.
     limit:           at most this many problems of each split, short statements first; per_problem: programs of each.
-    mixed_only:      keep problems with both passing and failing programs only.
+    mixed_only:      keep problems with both passing and failing programs only; in some splits where these are named.
     unverified:      keep problems whose tests are marked unverified.
     signature:       problems without starter code get the head of their canonical function.
     min_tests:       keep problems with at least so many tests, where the file says how many there are.
@@ -45,7 +45,7 @@ class Source:
     splits: tuple[str, ...] = ("train", "dev")
     limit: int | None = None
     per_problem: int | None = None
-    mixed_only: bool = False
+    mixed_only: bool | tuple[str, ...] = False
     unverified: bool = False
     signature: bool = False
     min_tests: int = 0
@@ -63,9 +63,14 @@ class Source:
             if not isinstance(values.get(key), date | None):
                 raise ConfigError(f"source {table.get('name', '?')!r}: {key} is no date", f"{key} = 2024-08-01")
         try:
-            return cls(**values)
+            source = cls(**values)
         except TypeError as error:
             raise ConfigError(f"source {table.get('name', '?')!r}: {str(error).partition('() ')[2] or error}") from None
+        if not isinstance(source.mixed_only, bool) and not set(source.mixed_only) <= set(source.splits):
+            raise ConfigError(
+                f"source {source.name!r}: mixed_only names splits that are not read", "true, or some of them"
+            )
+        return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,9 @@ def _dated(source: Source, row: Row) -> bool:
 def _limited(source: Source, pool: Mapping[str, Sequence[Row]], rows: Mapping[str, tuple[Row, str]]) -> list[str]:
     chosen = list(pool)
     if source.mixed_only:
-        chosen = [task_id for task_id in chosen if len({row["passed"] for row in pool[task_id]}) == 2]
+        asked = source.splits if isinstance(source.mixed_only, bool) else source.mixed_only
+        mixed = {task_id for task_id in chosen if len({row["passed"] for row in pool[task_id]}) == 2}
+        chosen = [task_id for task_id in chosen if task_id in mixed or rows[task_id][1] not in asked]
     if source.limit is None:
         return chosen
     chosen.sort(key=lambda task_id: _length(rows[task_id][0]))
