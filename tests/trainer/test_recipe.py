@@ -14,7 +14,7 @@ from dreamprm_trainer.recipe import find_recipe, read_recipe, shipped
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "trainer" / "recipes").glob("*.toml"))
-NAMES = {"default", "small", "laptop", "gpu", "repo", "paper"}
+NAMES = {"base", "default", "small", "laptop", "gpu", "repo", "paper"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -78,6 +78,7 @@ def test_the_repo_recipe_starts_from_the_shipped_prm():
         ("layers = [16]", 'layers = [16]\nsolver = "convex"\nmode = "correct"', "convex solver moves no labels"),
         ("layers = [16]", 'layers = [16]\nmode = "correct"\nweights = { a = 2.0 }', "weights of sources"),
         ("layers = [16]", "layers = [16]\nmeta = 1.0", "meta = 1.0 is no share"),
+        ("layers = [16]", 'layers = [16]\nreplay = ["a"]', "replay names sources of `train`"),
         ("[search]", "[fit.epochs]\nmargin = 0.7\n[search]", "margin 0.7"),
         ("[search]", "[fit.tune]\nranks = 8\n[search]", r"\[fit.tune\].*ranks"),
         ("[search]", '[label]\npolicy = "p"\n[search]', r"\[label\].*rollout_policy"),

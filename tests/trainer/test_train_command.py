@@ -71,6 +71,13 @@ def test_rivals_lie_beside_the_prm_and_are_judged_with_it(train, world):
     assert (code, "there is no rival 'prm'" in err) == (2, True)
     code, out, _ = train("eval", *AT, "--json")
     assert names < set(json.loads(out)["validation"]["work"]["best_of_n"])
+    # A PRM that starts from this one has rivals that start from these.
+    held = (world / "small.toml").read_text().replace("[fit]", '[fit]\ninit = "prm"').replace("l2 = 0.1", "l2 = 1e6")
+    (world / "next.toml").write_text(held)
+    assert train("rivals", "--recipe", "next.toml", *AT[2:4], "--checkpoint", "next", "--only", "orm")[0] == 0
+    again = load(world / "next" / "rivals" / "orm").head
+    assert again.weight == pytest.approx(saved["orm"].head.weight, abs=1e-4)
+    assert again.weight != pytest.approx(load(world / "prm").head.weight, abs=1e-4)
 
 
 def test_a_head_over_means_is_fitted_judged_and_begun_from(train, world):
@@ -102,6 +109,18 @@ def test_a_search_goes_on_from_where_the_fit_does(train, world):
     (world / "small.toml").write_text(recipe)
     code, _, err = train("search", *AT)
     assert (code, "tries other layers" in err, "layers = [[3]]" in err) == (2, True, True)
+
+
+def test_what_the_first_prm_knows_is_trained_on_but_not_cross_fitted(train, world):
+    assert train("fit", *AT)[0] == 0
+    recipe, source = (world / "small.toml").read_text(), '[[source]]\nname = "work"'
+    both = recipe.replace('train = ["work"]', 'train = ["work", "known"]\ninit = "prm"\nreplay = ["known"]')
+    known = '[[source]]\nname = "known"\nproblems = "problems.jsonl"\npools = ["pool.jsonl"]\nlimit = 8\n'
+    (world / "small.toml").write_text(both.replace(source, known + source))
+    code, out, _ = train("cross", *AT, "--json")
+    assert (code, set(json.loads(out)["cross"])) == (0, {"work"})
+    assert train("fit", *AT)[0] == 0
+    assert set(json.loads((world / "small.metrics.json").read_text())["fit"]["train"]) == {"work", "known"}
 
 
 def test_a_tuned_prm_has_no_rivals_on_frozen_states(train, world):

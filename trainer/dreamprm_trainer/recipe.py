@@ -82,6 +82,7 @@ class Fit:
     refit:  of mode correct over frozen states: when labels have moved, the convex solver fits the head to where they
             ended and to the meta set, so that few problems all count
     init:   a PRM to start from (a folder or a shipped name), for params = "features" and the head of the others
+    replay: sources among those trained on that this PRM knows, so that they are not forgotten; not cross-fitted
     """
 
     layers: tuple[int, ...]
@@ -94,6 +95,7 @@ class Fit:
     logprob_weight: float = 0.0
     refit: bool = False
     init: str | None = None
+    replay: tuple[str, ...] = ()
     seed: int = 0
 
     @property
@@ -266,6 +268,8 @@ def _checked(recipe: Recipe) -> Recipe:
         raise ConfigError(f"no source named {', '.join(sorted(unknown))}")
     if not recipe.train:
         raise ConfigError("nothing to train on: [fit] train names no source")
+    if fit.replay and (fit.init is None or not set(fit.replay) < set(recipe.train)):
+        raise ConfigError("replay names sources of `train`, not all, that the PRM of `init` knows")
     _known(recipe.aggregation, AGGREGATIONS, "aggregation")
     _known(fit.params, PARAMS, "params")
     _known(recipe.unit, UNITS, "unit")

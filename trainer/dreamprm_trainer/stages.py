@@ -161,7 +161,7 @@ def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
     parts, head = split(recipe, place, data, tell), start_head(recipe)
     cache, alike = cache_of(recipe, place), families(data.rows)
     results = {}
-    for name in recipe.train:
+    for name in (one for one in recipe.train if one not in recipe.fit.replay):
         own = [item for item in data.items if item.split == "train" and item.source == name]
         extract(own, cache, None, tell)
         drawn = build(own, cache)
