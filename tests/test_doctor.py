@@ -103,7 +103,7 @@ def test_prm(tmp_path):
     assert doctor.prm_check(str(tmp_path)).state == "missing"
     (tmp_path / "head.safetensors").write_bytes(b"")
     assert doctor.prm_check(str(tmp_path)).detail == str(tmp_path)
-    assert {doctor.prm_check(name).state for name in ("base", "default", "small")} == {"ok"}
+    assert {doctor.prm_check(name).state for name in ("default", "small")} == {"ok"}
 
 
 class Engine:

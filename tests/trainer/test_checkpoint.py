@@ -11,7 +11,7 @@ from dreamprm_cli.aggregate import AGGREGATIONS
 from dreamprm_cli.prm.checkpoint import load, resolve
 
 
-@pytest.mark.parametrize("name", ["base", "default", "small"])
+@pytest.mark.parametrize("name", ["default", "small"])
 def test_a_shipped_checkpoint_loads_and_carries_its_card(name):
     folder = resolve(name)
     checkpoint = load(folder)

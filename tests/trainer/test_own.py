@@ -219,7 +219,7 @@ def test_the_recipe_starts_from_the_prm_to_beat_and_corrects_labels(tmp_path):
     assert recipe.sources[1].pools == ("b/labels.jsonl", "b/pool.jsonl")
 
 
-@pytest.mark.parametrize("name", ["base", "default", "small"])
+@pytest.mark.parametrize("name", ["default", "small"])
 def test_the_recipe_reads_what_the_prm_to_beat_reads(tmp_path, name):
     shipped, recipe = load(resolve(name)), recipe_for(["a"], asked(tmp_path, prm=name))
     assert (recipe.backbone, recipe.aggregation) == (shipped.backbone, shipped.aggregation)

@@ -1,7 +1,6 @@
 """Recipes are read strictly, those that ship are sound and are found by name, in a checkout and in a wheel."""
 
 import zipfile
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from dreamprm_trainer.recipe import find_recipe, read_recipe, shipped
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "trainer" / "recipes").glob("*.toml"))
-NAMES = {"base", "default", "small", "laptop", "gpu", "repo", "paper"}
+NAMES = {"default", "small", "laptop", "gpu", "repo", "paper"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -28,7 +27,7 @@ def test_shipped_recipes_are_sound(path):
     assert all("test" not in source.splits for source in trained)
     assert all(source.splits == ("test",) for source in recipe.sources if "HumanEval" in source.problems)
     for mode in ("pooled", "reweight", "correct"):
-        asked = replace(recipe, weights={}).asked(mode=mode, seed=7)  # weights of sources are of mode plain
+        asked = recipe.asked(mode=mode, seed=7)
         assert (asked.fit.mode, asked.epochs.mode, asked.tune.mode) == (mode, mode, mode)
         assert (asked.fit.seed, asked.tune.seed) == (7, 7)
         assert not asked.fit.convex

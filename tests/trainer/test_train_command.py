@@ -71,13 +71,6 @@ def test_rivals_lie_beside_the_prm_and_are_judged_with_it(train, world):
     assert (code, "there is no rival 'prm'" in err) == (2, True)
     code, out, _ = train("eval", *AT, "--json")
     assert names < set(json.loads(out)["validation"]["work"]["best_of_n"])
-    # A PRM that starts from this one has rivals that start from these.
-    held = (world / "small.toml").read_text().replace("[fit]", '[fit]\ninit = "prm"').replace("l2 = 0.1", "l2 = 1e6")
-    (world / "next.toml").write_text(held)
-    assert train("rivals", "--recipe", "next.toml", *AT[2:4], "--checkpoint", "next", "--only", "orm")[0] == 0
-    again = load(world / "next" / "rivals" / "orm").head
-    assert again.weight == pytest.approx(saved["orm"].head.weight, abs=1e-4)
-    assert again.weight != pytest.approx(load(world / "prm").head.weight, abs=1e-4)
 
 
 def test_a_head_over_means_is_fitted_judged_and_begun_from(train, world):

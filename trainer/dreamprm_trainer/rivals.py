@@ -5,9 +5,7 @@
 orm:   the last step alone is trained on and read, so that it knows whole programs only
 line:  a step is a line instead of a function, read at its end
 plain, pooled, reweight, correct: the solver over epochs in each mode, on equal problems; a share of them, and the
-       outcomes of that share, is the meta set (plain does without it); every program counts alike
-
-Where the recipe starts from a PRM, a rival starts from that PRM's rival of the same name, if there is one.
+       outcomes of that share, is the meta set (plain does without it)
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 from dreamprm_cli.errors import ConfigError
-from dreamprm_cli.prm.checkpoint import resolve
 from dreamprm_cli.training import Tell, silent
 from dreamprm_trainer import stages
 from dreamprm_trainer.fitting import fitted
@@ -27,26 +24,18 @@ from dreamprm_trainer.stages import Place
 
 
 def rivals_of(recipe: Recipe) -> dict[str, Recipe]:
-    """Name -> recipe. Raises ConfigError for a tuned backbone: a rival would have to be tuned, too;
-    CheckpointError where the PRM to start from is missing."""
+    """Name -> recipe. Raises ConfigError for a tuned backbone: a rival would have to be tuned, too."""
     if recipe.fit.params != "features":
         raise ConfigError(
             "rivals are fitted on frozen states",
             'fit those of a tuned PRM with their own recipes, or params = "features"',
         )
     still = replace(recipe, fit=replace(recipe.fit, solver="auto", mode="plain"))
-    moving = replace(recipe, weights={}, fit=replace(recipe.fit, solver="epochs"))
-    found: dict[str, Recipe] = {
+    moving = replace(recipe, fit=replace(recipe.fit, solver="epochs"))
+    return {
         "orm": replace(still, settings=replace(recipe.settings, steps="last"), aggregation="last"),
         "line": replace(still, unit="line", pooling="last"),
         **{mode: moving.asked(mode=mode) for mode in MODES},
-    }
-    if recipe.fit.init is None:
-        return found
-    before = resolve(recipe.fit.init) / "rivals"
-    return {
-        name: replace(rival, fit=replace(rival.fit, init=str(before / name))) if (before / name).is_dir() else rival
-        for name, rival in found.items()
     }
 
 
