@@ -147,7 +147,7 @@ def test_from_features_to_a_card(train, world):
     assert out.strip() == "prm/MODEL_CARD.md"
     card = (world / "prm" / "MODEL_CARD.md").read_text()
     assert "# Model card: the process reward model `small`" in card
-    assert "`dreamprm train fit --recipe trainer/recipes/small.toml --data DATA`" in card
+    assert "`dreamprm train fit --recipe small.toml --data DATA`" in card
     assert "rollouts from their prefixes" in card
     assert "### work. Validation problems" in card
     assert set(json.loads((world / "small.metrics.json").read_text())) == {

@@ -216,8 +216,10 @@ def _about(recipe: Recipe, data: Loaded, items: Sequence[Item]) -> dict[str, Any
 
 
 def command(stage: str, recipe: Recipe) -> str:
-    """As a reader would type it."""
-    return f"dreamprm train {stage} --recipe trainer/recipes/{recipe.path.name} --data DATA"
+    """As a reader would type it here; of a recipe elsewhere the name alone, which finds a shipped one."""
+    path, here = recipe.path.resolve(), Path.cwd()
+    shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.stem
+    return f"dreamprm train {stage} --recipe {shown} --data DATA"
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
