@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 
 
 def bench(
-    problems: Annotated[Path | None, typer.Option("--problems", help="A problem set, JSON Lines (.gz too).")] = None,
+    problems: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--problems",
+            metavar="PROBLEMS",
+            help="A problem set, JSON Lines (.gz too). Again, with its own --samples, to judge several sets as one.",
+        ),
+    ] = None,
     samples: Annotated[
-        Path | None, typer.Option("--samples", help="Programs of its problems; those without `passed` are graded.")
+        list[Path] | None,
+        typer.Option("--samples", metavar="POOL", help="Programs of its problems; those without `passed` are graded."),
     ] = None,
     policy: Annotated[
         str | None, typer.Option("--policy", help="Sample the programs instead, as `solve` would; needs --out.")
@@ -74,11 +82,17 @@ def bench(
     started = time.monotonic()
     settings = load_settings({"prm": prm, "policy": policy, "n": n})
     rivals = _rivals(rival or [])
-    if (samples is None) == (policy is None):
+    sets, pools = problems or [], samples or []
+    if bool(pools) == (policy is not None):
         raise ConfigError("give either --samples POOL or --policy NAME", "a pool, or a model that is to write one")
-    if problems is None and not (adherence and samples):
+    if not sets and not (adherence and pools):
         raise ConfigError("--problems is missing", "name the set that the programs were written for")
-    if signature and samples is None:
+    if sets and len(sets) != (1 if policy else len(pools)):
+        raise ConfigError(
+            f"{len(sets)} --problems and {len(pools)} --samples do not pair up",
+            "each set goes with one pool, in the same order; a policy writes one pool, of one set",
+        )
+    if signature and not pools:
         raise ConfigError("--signature goes with --samples", "`train label --signature` samples with heads")
     if policy is not None and out is None:
         raise ConfigError("--policy needs --out FOLDER", "what is sampled is kept there, and goes on after a kill")
@@ -88,16 +102,16 @@ def bench(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     written = 0
-    if samples is None:
-        assert problems is not None
+    if policy is not None:
         assert out is not None
-        samples, written = _sample(problems, settings, out, quiet=json_)
+        pool, written = _sample(sets[0], settings, out, quiet=json_)
+        pools = [pool]
     if adherence:
-        result, render = _forms(samples)
+        result, render = _forms(pools)
     else:
-        assert problems is not None
-        pool = _pool(problems, samples, signature, unlike or ())
-        result, render = _ranked(pool, str(samples), settings.prm, rivals, own_rivals, mixed_only, quiet=json_)
+        name = ", ".join(map(str, pools))
+        candidates = _candidates(sets, pools, name, signature, unlike or ())
+        result, render = _ranked(candidates, name, settings.prm, rivals, own_rivals, mixed_only, quiet=json_)
     result["usage"]["output_tokens"] += written
     took = {"total_cost_usd": None, "duration_ms": round((time.monotonic() - started) * 1000)}
     result = {"schema_version": SCHEMA_VERSION, **result, **took}
@@ -128,20 +142,23 @@ def _require(*packages: str) -> None:
             raise ConfigError(f"a bench needs {package}", "pip install 'dreamprm[train,sandbox]'")
 
 
-def _forms(samples: Path) -> tuple[dict[str, Any], Render]:
+def _forms(pools: Sequence[Path]) -> tuple[dict[str, Any], Render]:
     from dreamprm_cli.view.adherence import render
     from dreamprm_trainer.adherence import read, report
 
-    return {**report(read(samples)), "usage": {"input_tokens": 0, "output_tokens": 0}}, render
+    programs = [program for pool in pools for program in read(pool)]
+    return {**report(programs), "usage": {"input_tokens": 0, "output_tokens": 0}}, render
 
 
-def _pool(problems: Path, samples: Path, signature: bool, unlike: Sequence[Path]) -> Candidates:
-    """What can be wrong with files is told before anything is fetched, run or encoded."""
-    from dreamprm_trainer.candidates import check, read
+def _candidates(
+    sets: Sequence[Path], pools: Sequence[Path], name: str, signature: bool, unlike: Sequence[Path]
+) -> Candidates:
+    """What can be wrong with files is told before anything is fetched, run or encoded. name: as for `_ranked`."""
+    from dreamprm_trainer.candidates import check, joined, read
 
-    pool = read(problems, samples, signature, unlike)
-    check(pool, str(samples))
-    return pool
+    whole = joined([read(problems, pool, signature, unlike) for problems, pool in zip(sets, pools, strict=True)])
+    check(whole, name)
+    return whole
 
 
 def _ranked(

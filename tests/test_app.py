@@ -307,6 +307,28 @@ def test_bench_ranks_a_graded_pool_without_model_or_engine(tmp_path):
     assert "hint" in alike.stderr
 
 
+def test_bench_judges_several_sets_as_one(tmp_path):
+    write_rows(tmp_path / "p.jsonl", [PROBLEM])
+    write_rows(tmp_path / "s.jsonl", [{"task_id": "add", "solution": CHAIN, "passed": True}])
+    write_rows(tmp_path / "q.jsonl", [{**PROBLEM, "task_id": "more"}])
+    write_rows(
+        tmp_path / "t.jsonl",
+        [{"task_id": "more", "solution": code, "passed": code == CHAIN} for code in (CHAIN, "x = 1\n")],
+    )
+    both = ("--problems", "q.jsonl", "--samples", "t.jsonl")
+    done = bench(tmp_path, *both, "--json", DOCKER_HOST="unix:///nowhere.sock")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["problems"], result["candidates"], result["pass@1"]) == (2, 3, 0.75)
+    assert set(result["files"]) == {"p.jsonl", "s.jsonl", "q.jsonl", "t.jsonl"}
+    uneven = bench(tmp_path, "--samples", "t.jsonl")
+    assert uneven.returncode == 2
+    assert "1 --problems and 2 --samples do not pair up" in uneven.stderr
+    twice = bench(tmp_path, "--problems", "p.jsonl", "--samples", "s.jsonl")
+    assert twice.returncode == 42
+    assert "problem add is in two of the sets" in twice.stderr
+
+
 def test_bench_tells_how_far_programs_keep_to_the_form(tmp_path):
     write_rows(tmp_path / "s.jsonl", [{"task_id": "add", "solution": code} for code in (CHAIN, CHAIN, "x = (\n")])
     done = dreamprm(tmp_path, "bench", "--adherence", "--samples", "s.jsonl", "--json", "--out", "out")

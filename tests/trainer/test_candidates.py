@@ -7,7 +7,7 @@ import pytest
 
 from dreamprm_cli.errors import ProblemError
 from dreamprm_trainer.agreement import NONE
-from dreamprm_trainer.candidates import agreement, check, graded, mixed, read
+from dreamprm_trainer.candidates import agreement, check, graded, joined, mixed, read
 
 ADD = {"task_id": "add", "statement": "Add.", "entry_point": "add", "tests": [{"input": [1, 2], "output": 3}]}
 SUM = {
@@ -105,6 +105,31 @@ def test_only_problems_with_a_choice_can_be_kept(pool):
     assert [sample.task_id for sample in kept.samples] == ["add", "add"]
     assert kept.left_out == {"programs of problems that all of them pass, or all fail": 3}
     assert mixed(kept) == kept
+
+
+def test_pools_of_several_sets_are_one(pool, tmp_path):
+    first = pool(
+        [
+            {"task_id": "add", "solution": RIGHT, "passed": True},
+            {"task_id": "add", "solution": WRONG, "passed": None},
+            {"task_id": "add", "solution": "x"},
+        ],
+        [ADD],
+    )
+    second = pool(
+        [{"task_id": "sum", "solution": "print(3)"}, {"task_id": "sum", "solution": "print(4)", "passed": None}], [SUM]
+    )
+    whole = joined([first, second])
+    assert [item.problem.id for item in whole.items] == ["add", "add", "sum"]
+    assert [sample.task_id for sample in whole.samples] == ["add", "add", "sum"]
+    assert whole.todo == {1, 2}
+    assert whole.left_out == {"programs without a verdict": 2}
+    assert set(whole.tests) == {"add", "sum"}
+    assert sorted(name.partition(" ")[0] for name in whole.files) == 2 * ["pool.jsonl"] + 2 * ["problems.jsonl"]
+    assert set(whole.files.values()) == {*first.files.values(), *second.files.values()}
+    assert joined([first]) is first
+    with pytest.raises(ProblemError, match="problem add is in two of the sets"):
+        joined([first, second, first])
 
 
 def test_the_head_that_was_asked_for_can_be_given(tmp_path):

@@ -88,6 +88,31 @@ def read(problems: Path, samples: Path, signature: bool = False, unlike: Sequenc
     return told.without(repeated, f"programs of problems like those of {', '.join(path.name for path in unlike)}")
 
 
+def joined(pools: Sequence[Candidates]) -> Candidates:
+    """Several pools as one, so that every interval is over the problems of all their sets.
+
+    Raises ProblemError where two sets share a task id: their programs would be taken for those of one problem.
+    """
+    whole = pools[0]
+    for pool in pools[1:]:
+        shared = sorted(whole.tests.keys() & pool.tests.keys())
+        if shared:
+            raise ProblemError(f"problem {shared[0]} is in two of the sets", "judge these sets one by one")
+        same = {name for name, sha in pool.files.items() if whole.files.get(name, sha) == sha}
+        whole = Candidates(
+            items=whole.items + pool.items,
+            samples=whole.samples + pool.samples,
+            todo=whole.todo | {len(whole.items) + place for place in pool.todo},
+            tests={**whole.tests, **pool.tests},
+            left_out=Counter(whole.left_out) + Counter(pool.left_out),
+            files={
+                **whole.files,
+                **{name if name in same else f"{name} ({sha[:8]})": sha for name, sha in pool.files.items()},
+            },
+        )
+    return whole
+
+
 def _item(entry: Entry, problem: Problem, number: int, source: str) -> Item:
     code, row = entry.sample.code, entry.row
     if not isinstance(code, str):
