@@ -170,6 +170,10 @@ def cross(
     checkpoint: CheckpointOpt = None,
     metrics: MetricsOpt = None,
     cache: CacheOpt = None,
+    whole_sets: Annotated[
+        bool,
+        typer.Option("--whole-sets", help="Fit each head without the whole problem set: how well does it transfer?"),
+    ] = False,
     json_: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -178,8 +182,8 @@ def cross(
     from dreamprm_trainer import stages
 
     with _watched(asked, place, quiet=quiet) as tell:
-        results = stages.cross(asked, place, tell)
-    _results("cross", results, json_)
+        results = stages.cross(asked, place, whole_sets, tell)
+    _results("sets" if whole_sets else "cross", results, json_)
 
 
 @train_app.command()

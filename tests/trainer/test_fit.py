@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from dreamprm_cli.errors import ProblemError
 from dreamprm_trainer.evaluate import within_aucs
 from dreamprm_trainer.fit import Settings, calibrate, fit
-from dreamprm_trainer.select import cross_fit, pools, resampled, rewards
+from dreamprm_trainer.select import cross_fit, folds_of, pools, resampled, rewards
 from dreamprm_trainer.tables import merge, subset
 
 CACHED = (4, 8, 12)
@@ -109,7 +109,8 @@ class _Recipe:
 def _ranked(table, family=lambda name: name):
     """AUC of a table's own programs, cross-fitted."""
     families = {item.problem.id: family(item.problem.id) for item in table.items}
-    return within_aucs(pools(table, cross_fit(table, table, _Recipe, families), ["mean"]), "prm").mean()
+    steps = cross_fit(table, table, _Recipe, families, folds_of(table.items, families))
+    return within_aucs(pools(table, steps, ["mean"]), "prm").mean()
 
 
 def _by_chance(table):
@@ -143,6 +144,19 @@ def test_cross_fitting_holds_out_problems_that_are_alike_together(planted, monke
     assert all((f"{name} twin" in fold) == (name in fold) for fold in left_out for name in every if "twin" not in name)
     with pytest.raises(ProblemError, match="are alike"):
         _ranked(table, lambda _: "one")
+
+
+def test_a_whole_set_can_be_held_out(planted):
+    table, _ = planted
+    names = sorted({item.problem.id for item in table.items})
+    families = {name: name for name in names}
+    ours = frozenset(names[: len(names) // 2])
+    drawn = subset(table, [n for n, item in enumerate(table.items) if item.problem.id in ours])
+    others = subset(table, [n for n, item in enumerate(table.items) if item.problem.id not in ours])
+    steps = cross_fit(table, drawn, _Recipe, families, [ours])
+    assert steps == rewards(fit(others, _Recipe.settings, CACHED), drawn, (8,), CACHED)
+    with pytest.raises(ProblemError, match="no training problem is left"):
+        cross_fit(drawn, drawn, _Recipe, families, [ours])
 
 
 def test_baselines_that_are_not_known_are_left_out(planted):

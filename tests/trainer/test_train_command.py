@@ -116,6 +116,27 @@ def test_what_the_first_prm_knows_is_trained_on_but_not_cross_fitted(train, worl
     assert set(json.loads((world / "small.metrics.json").read_text())["fit"]["train"]) == {"work", "known"}
 
 
+def test_a_whole_set_is_ranked_by_what_the_others_teach(train, world):
+    code, _, err = train("cross", *AT, "--whole-sets")
+    assert (code, "no training problem is left to fit on" in err) == (42, True)
+    for file in ("problems.jsonl", "pool.jsonl"):
+        rows = (world / file).read_text()
+        (world / f"other-{file}").write_text(rows.replace('"W/', '"V/').replace("Add ", "Take from what is there "))
+    other = '[[source]]\nname = "other"\nproblems = "other-problems.jsonl"\npools = ["other-pool.jsonl"]\n'
+    recipe, source = (world / "small.toml").read_text(), '[[source]]\nname = "work"'
+    recipe = recipe.replace('train = ["work"]', 'train = ["work", "other"]').replace(source, other + source)
+    (world / "small.toml").write_text(recipe)
+    code, out, _ = train("cross", *AT, "--whole-sets", "--json")
+    assert code == 0
+    found = json.loads(out)["sets"]
+    assert {name: result["problems"] for name, result in found.items()} == {"work": 16, "other": 16}
+    assert all(result["auc_within"]["prm"]["value"] > 0.8 for result in found.values())  # the same bugs
+    assert train("fit", *AT)[0] == 0
+    assert train("card", "--recipe", "small.toml", "--checkpoint", "prm")[0] == 0
+    card = (world / "prm" / "MODEL_CARD.md").read_text()
+    assert "### other. Training problems, ranked by a head fitted without their whole problem set" in card
+
+
 def test_a_tuned_prm_has_no_rivals_on_frozen_states(train, world):
     recipe = world / "small.toml"
     recipe.write_text(recipe.read_text().replace("[fit]\n", '[fit]\nparams = "lora"\n'))

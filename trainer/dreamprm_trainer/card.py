@@ -37,6 +37,7 @@ stands above a failing one of the same problem."""
 SECTIONS = {
     "test": "Test problems, looked at once",
     "cross": "Training problems, each ranked by a head fitted without it (5 folds)",
+    "sets": "Training problems, ranked by a head fitted without their whole problem set",
     "validation": "Validation problems (settings were chosen on them)",
 }
 

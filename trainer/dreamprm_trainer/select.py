@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from dreamprm_cli.aggregate import aggregate
 from dreamprm_cli.errors import ConfigError, ProblemError
 from dreamprm_cli.prm.head import Head
 from dreamprm_cli.training import Progressed, StageStarted, Tell, silent
+from dreamprm_trainer.data import Item
 from dreamprm_trainer.evaluate import Pool, baseline_columns, pools_of, within_aucs
 from dreamprm_trainer.fit import Settings, Steps, fit
 from dreamprm_trainer.recipe import Grid, Recipe
@@ -73,29 +74,43 @@ def settings_of(grid: Grid) -> Iterator[Settings]:
         yield Settings(layers, l2, cast(Steps, steps), pairwise)
 
 
-def cross_fit(
-    train: Table, drawn: Table, recipe: Recipe, families: Mapping[str, str], start: Head | None = None, folds: int = 5
-) -> list[list[float]]:
-    """Step rewards of `drawn` (programs of training problems) by heads that were fitted without their problem.
+def folds_of(items: Iterable[Item], families: Mapping[str, str], folds: int = 5) -> list[frozenset[str]]:
+    """The families of the items' problems (`overlap.families`), drawn into folds.
 
-    families: of all problems (`overlap.families`). A family is in one fold with all its programs, whatever source they
-    are from. Not calibrated. start: as in `fit`; it must not have seen the problems. Raises ProblemError where all
-    problems are alike.
+    Raises ProblemError where all problems are alike.
     """
-    own = [families[item.problem.id] for item in drawn.items]
-    if len(set(own)) < 2:
+    own = sorted({families[item.problem.id] for item in items})
+    if len(own) < 2:
         raise ProblemError(
             "all training problems are alike: none can be held out",
             "they share names, statements or solutions; give a source of other problems",
         )
-    order = np.random.default_rng(0).permutation(sorted(set(own)))
-    fold_of = {family: place % folds for place, family in enumerate(order.tolist())}
+    order = np.random.default_rng(0).permutation(own).tolist()
+    return [frozenset(order[fold::folds]) for fold in range(min(folds, len(own)))]
+
+
+def cross_fit(
+    train: Table,
+    drawn: Table,
+    recipe: Recipe,
+    families: Mapping[str, str],
+    folds: Iterable[Collection[str]],
+    start: Head | None = None,
+) -> list[list[float]]:
+    """Step rewards of `drawn` (programs of training problems) by heads that were fitted without their fold.
+
+    folds: families that are held out together, with all their programs, whatever source they are from; every program of
+    `drawn` is of one. Not calibrated. start: as in `fit`; it must not have seen the problems. Raises ProblemError where
+    a fold leaves nothing to fit.
+    """
     result: list[list[float]] = [[] for _ in drawn.items]
-    for fold in range(min(folds, len(fold_of))):
-        rest = [n for n, item in enumerate(train.items) if fold_of.get(families[item.problem.id]) != fold]
+    for fold in folds:
+        rest = [n for n, item in enumerate(train.items) if families[item.problem.id] not in fold]
+        if not rest:
+            raise ProblemError("no training problem is left to fit on", "give sources of other problems as well")
         kept = subset(train, rest)
         head = fit(kept, recipe.settings, recipe.layers, weights_of(kept, recipe.weights), start)
-        members = [n for n, family in enumerate(own) if fold_of[family] == fold]
+        members = [n for n, item in enumerate(drawn.items) if families[item.problem.id] in fold]
         scored = rewards(head, subset(drawn, members), recipe.settings.layers, recipe.layers)
         for number, steps in zip(members, scored, strict=True):
             result[number] = steps

@@ -28,7 +28,7 @@ from dreamprm_trainer.overlap import families
 from dreamprm_trainer.rankers import open_rankers, score
 from dreamprm_trainer.reading import Reading
 from dreamprm_trainer.recipe import Recipe
-from dreamprm_trainer.select import Split, cross_fit
+from dreamprm_trainer.select import Split, cross_fit, folds_of
 from dreamprm_trainer.select import search as tried
 from dreamprm_trainer.tables import Table, build
 
@@ -149,9 +149,10 @@ def judged(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> dict
     return measured(pools, sizes_of(pools), probabilities=[MAIN])
 
 
-def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
+def cross(recipe: Recipe, place: Place, whole_sets: bool = False, tell: Tell = silent) -> dict[str, Any]:
     """Rank the training problems' programs, each by a head fitted without its problem and those like it, with the
-    recipe's settings.
+    recipe's settings; with `whole_sets` by one fitted without its whole problem set, which tells most of what the PRM
+    is worth on sets that it will never see.
 
     The settings were chosen on the validation problems, so nothing was chosen or fitted on the problems ranked.
     """
@@ -160,18 +161,24 @@ def cross(recipe: Recipe, place: Place, tell: Tell = silent) -> dict[str, Any]:
     data = loaded(recipe, place)
     parts, head = split(recipe, place, data, tell), start_head(recipe)
     cache, alike = cache_of(recipe, place), families(data.rows)
+    sets = {source.name: source.problems for source in recipe.sources}
     results = {}
     for name in (one for one in recipe.train if one not in recipe.fit.replay):
         own = [item for item in data.items if item.split == "train" and item.source == name]
         extract(own, cache, None, tell)
         drawn = build(own, cache)
-        steps = cross_fit(parts.train, drawn, recipe, alike, head)
+        if whole_sets:
+            same = [item for item in data.items if item.split == "train" and sets[item.source] == sets[name]]
+            folds = [frozenset(alike[item.problem.id] for item in same)]
+        else:
+            folds = folds_of(drawn.items, alike)
+        steps = cross_fit(parts.train, drawn, recipe, alike, folds, head)
         ways = [recipe.aggregation, *(how for how in AGGREGATIONS if how != recipe.aggregation)]
         named = {MAIN if how == ways[0] else f"{MAIN}, {how}": how for how in ways}
         scores = {one: [aggregate(r, how) for r in steps] for one, how in named.items()}
         scores |= with_logprob(scores[MAIN], drawn.items, recipe.fit.logprob_weight)
         results[name] = judged(drawn.items, scores)
-    record(place, {"cross": results})
+    record(place, {"sets" if whole_sets else "cross": results})
     return results
 
 
