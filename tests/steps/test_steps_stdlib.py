@@ -25,7 +25,7 @@ def sample(rng: random.Random) -> list[Path]:
 
 
 def test_steps_are_the_functions_that_ast_sees_wherever_the_stream_is_cut() -> None:
-    rng = random.Random()
+    rng = random.Random(random.random())  # of the seed that the run prints
     end = time.monotonic() + SECONDS
     checked = functions = 0
     for path in sample(rng):
@@ -36,7 +36,7 @@ def test_steps_are_the_functions_that_ast_sees_wherever_the_stream_is_cut() -> N
             assert corpus.mismatches(module, steps) == [], path
             functions += len(corpus.functions(module))
         checked += 1
-        if not ALL and time.monotonic() > end:
+        if not ALL and functions and time.monotonic() > end:  # one large table alone can take all the time
             break
     print(f"{checked} files, {functions} functions")
     assert functions > 0
@@ -44,7 +44,7 @@ def test_steps_are_the_functions_that_ast_sees_wherever_the_stream_is_cut() -> N
 
 def test_a_file_cut_off_still_shows_its_functions() -> None:
     """All functions but the last of a program cut anywhere are as in the whole."""
-    rng = random.Random()
+    rng = random.Random(random.random())  # of the seed that the run prints
     path = Path(os.__file__)
     code = corpus.read(path)
     whole = [step for step in split(code) if step.kind in ("function", "method")]
