@@ -172,7 +172,10 @@ def cross(
     cache: CacheOpt = None,
     whole_sets: Annotated[
         bool,
-        typer.Option("--whole-sets", help="Fit each head without the whole problem set: how well does it transfer?"),
+        typer.Option(
+            "--whole-sets",
+            help="Fit each head without any problem of the same `problems` file: how well does it transfer?",
+        ),
     ] = False,
     json_: JsonOpt = False,
     quiet: QuietOpt = False,

@@ -339,6 +339,8 @@ def test_bench_tells_how_far_programs_keep_to_the_form(tmp_path):
     assert report["functions"] == {"0": 1, "2": 2}
     assert (tmp_path / "out" / "adherence.json").exists()
     assert "chain" in dreamprm(tmp_path, "bench", "--adherence", "--samples", "s.jsonl").stdout
+    twice = dreamprm(tmp_path, "bench", "--adherence", "--samples", "s.jsonl", "--samples", "s.jsonl", "--json")
+    assert json.loads(twice.stdout)["programs"] == 6
 
 
 @pytest.mark.docker

@@ -98,17 +98,16 @@ def joined(pools: Sequence[Candidates]) -> Candidates:
         shared = sorted(whole.tests.keys() & pool.tests.keys())
         if shared:
             raise ProblemError(f"problem {shared[0]} is in two of the sets", "judge these sets one by one")
-        same = {name for name, sha in pool.files.items() if whole.files.get(name, sha) == sha}
+        files = dict(whole.files)
+        for name, sha in pool.files.items():
+            files[name if files.get(name, sha) == sha else f"{name} ({sha[:8]})"] = sha
         whole = Candidates(
             items=whole.items + pool.items,
             samples=whole.samples + pool.samples,
             todo=whole.todo | {len(whole.items) + place for place in pool.todo},
             tests={**whole.tests, **pool.tests},
             left_out=Counter(whole.left_out) + Counter(pool.left_out),
-            files={
-                **whole.files,
-                **{name if name in same else f"{name} ({sha[:8]})": sha for name, sha in pool.files.items()},
-            },
+            files=files,
         )
     return whole
 

@@ -151,10 +151,11 @@ def judged(items: Sequence[Item], scores: Mapping[str, Sequence[float]]) -> dict
 
 def cross(recipe: Recipe, place: Place, whole_sets: bool = False, tell: Tell = silent) -> dict[str, Any]:
     """Rank the training problems' programs, each by a head fitted without its problem and those like it, with the
-    recipe's settings; with `whole_sets` by one fitted without its whole problem set, which tells most of what the PRM
-    is worth on sets that it will never see.
+    recipe's settings.
 
     The settings were chosen on the validation problems, so nothing was chosen or fitted on the problems ranked.
+    whole_sets: the head is fitted without any problem of the same set, which is one `problems` file of the recipe.
+    Two files can still be of one kind, and validation problems of the same file can have chosen the settings.
     """
     if not recipe.fit.convex:
         raise ConfigError("cross-fitting is of the convex solver", 'it needs params = "features" and mode = "plain"')
