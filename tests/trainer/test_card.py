@@ -90,6 +90,22 @@ def test_the_test_set_comes_first_and_decides_the_verdict(recipe):
     assert text.index("### unseen") < text.index("### a")
 
 
+def test_what_a_weight_of_log_probability_is_worth_is_tabled(recipe):
+    metrics = _metrics(1)
+    assert "How much the log-probability" not in "\n".join(lines(metrics, recipe))
+    known = {"by_weight": {"0": 0.5, "2": 0.75}}
+    metrics["cross"] = {
+        "a": {**metrics["validation"]["a"], **known},
+        "b": {**metrics["validation"]["a"], "by_weight": {"0": 0.7, "2": 0.65}},
+        "silent": {**metrics["validation"]["a"], "by_weight": {}},
+    }
+    text = "\n".join(lines(metrics, recipe))
+    assert "| held out | times 0 | times 2 |" in text
+    assert "| a, cross | 0.500 | 0.750 |" in text
+    assert "| in the mean, cross | 0.600 | 0.700 |" in text
+    assert "silent, cross" not in text
+
+
 def _tuned(params):
     metrics = _metrics(1)
     settings = {

@@ -9,6 +9,7 @@ import pytest
 from dreamprm_trainer.evaluate import (
     Pool,
     baseline_scores,
+    by_weight,
     calibration,
     evaluate,
     parses,
@@ -98,6 +99,17 @@ def test_baselines(make_item):
     whole = baseline_scores(make_item(code="x = 1\n", mean_logprob=-0.5))
     assert whole == {"random": 0.0, "parses-and-finished": 1.0, "shortest": -6.0, "logprob": -0.5}
     assert baseline_scores(make_item(code="x = 1\n", finish_reason="length"))["parses-and-finished"] == 0.0
+
+
+def test_a_weight_of_log_probability_is_worth_what_it_ranks_right(make_item):
+    """The reward ranks the problem's three programs half wrong, log-probability right."""
+    items = [make_item(sample=n, passed=n == 0, mean_logprob=lp) for n, lp in enumerate((-0.1, -0.6, -1.0))]
+    found = by_weight([0.5, 0.6, 0.4], items)
+    assert list(found) == ["0", "1", "2", "4", "8"]
+    assert [found[weight] for weight in ("0", "1", "8")] == [0.5, 1.0, 1.0]  # 0.6 is 0.41 of log-odds above 0.5
+    assert by_weight([0.5, 0.6], [items[1], items[2]]) == {}  # none passes
+    silent = make_item(sample=3, mean_logprob=math.nan)
+    assert by_weight([0.5, 0.6, 0.4], [items[0], items[1], silent]) == {}
 
 
 def test_sizes_go_up_to_the_largest_pool_and_name_its_size():

@@ -168,6 +168,7 @@ def test_from_features_to_a_card(train, world):
     assert out.strip() == "prm/MODEL_CARD.md"
     card = (world / "prm" / "MODEL_CARD.md").read_text()
     assert "# Model card: the process reward model `small`" in card
+    assert "| work, cross | " in card  # with so much log-probability
     assert "`dreamprm train fit --recipe small.toml --data DATA`" in card
     assert "rollouts from their prefixes" in card
     assert "### work. Validation problems" in card

@@ -95,6 +95,7 @@ def lines(metrics: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
             yield ""
             yield from _result(result)
     yield ""
+    yield from _weights(metrics)
     if "ablations" in fit:
         yield "## What each source of programs is worth"
         yield ""
@@ -212,6 +213,33 @@ def _result(result: Mapping[str, Any]) -> Iterator[str]:
             one = by_size[n]
             cells += [_cell(one["solved_rate"], one["ci95"]), _cell(one["recovered_gap"], one["gap_ci95"], 2)]
         yield "| " + " | ".join(cells) + " |"
+
+
+def _weights(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """AUC of the cross-fitted sources, by how much the policy's log-probability counts; the mean is of the sources."""
+    rows = {
+        (name, section): result["by_weight"]
+        for section in ("cross", "sets")
+        for name, result in metrics.get(section, {}).items()
+        if result.get("by_weight")
+    }
+    if not rows:
+        return
+    weights = list(next(iter(rows.values())))
+    yield "## How much the log-probability should count"
+    yield ""
+    yield "AUC within problems by the reward's log-odds with so many times the mean log-probability, by heads fitted"
+    yield "without the problem (cross) or without its whole problem set (sets)."
+    yield ""
+    yield "| held out | " + " | ".join(f"times {weight}" for weight in weights) + " |"
+    yield "|---|" + "---|" * len(weights)
+    for section in dict.fromkeys(section for _, section in rows):
+        own = {name: row for (name, of), row in rows.items() if of == section}
+        for name, row in own.items():
+            yield f"| {name}, {section} | " + " | ".join(_cell(row[weight]) for weight in weights) + " |"
+        means = [sum(row[weight] for row in own.values()) / len(own) for weight in weights]
+        yield f"| in the mean, {section} | " + " | ".join(map(_cell, means)) + " |"
+    yield ""
 
 
 def _ablations(trials: Mapping[str, Any]) -> Iterator[str]:

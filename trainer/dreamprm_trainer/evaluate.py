@@ -21,6 +21,7 @@ from dreamprm_trainer.paired import RESAMPLES, Doubles, bootstrap, interval, mcn
 
 MAIN = "prm"  # the method that all others are compared with
 WITH_LOGPROB = "prm+logprob"  # its rewards and the policy's mean log-probability: what `solve` ranks by
+WEIGHTS = (0, 1, 2, 4, 8)  # of that log-probability, where one is to be chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,20 @@ def with_logprob(rewards: Sequence[float], items: Sequence[Item], weight: float)
     return {
         WITH_LOGPROB: [standing(reward, item.mean_logprob, weight) for reward, item in zip(rewards, items, strict=True)]
     }
+
+
+def by_weight(rewards: Sequence[float], items: Sequence[Item]) -> dict[str, float]:
+    """AUC within problems by the reward with each of WEIGHTS times the log-probability beside it.
+
+    Empty where the log-probability of a program is not known, or no problem has passing and failing programs.
+    """
+    columns = {"0": list(rewards)}
+    for weight in WEIGHTS[1:]:
+        columns |= {f"{weight}": column for column in with_logprob(rewards, items, weight).values()}
+    pools = pools_of(items, columns)
+    if len(columns) < len(WEIGHTS) or not _mixed(pools):
+        return {}
+    return {name: float(within_aucs(pools, name).mean()) for name in columns}
 
 
 def pools_of(

@@ -20,7 +20,7 @@ from dreamprm_trainer import card as model_card
 from dreamprm_trainer.bench import columns
 from dreamprm_trainer.checkpoint import start_head
 from dreamprm_trainer.data import Item, Loaded, Source, find, load, unique
-from dreamprm_trainer.evaluate import MAIN, baseline_columns, pools_of, sizes_of, with_logprob
+from dreamprm_trainer.evaluate import MAIN, baseline_columns, by_weight, pools_of, sizes_of, with_logprob
 from dreamprm_trainer.evaluate import evaluate as measured
 from dreamprm_trainer.features import Cache, extract, open_cache
 from dreamprm_trainer.labels import start, steps_of_items
@@ -156,6 +156,7 @@ def cross(recipe: Recipe, place: Place, whole_sets: bool = False, tell: Tell = s
     The settings were chosen on the validation problems, so nothing was chosen or fitted on the problems ranked.
     whole_sets: the head is fitted without any problem of the same set, which is one `problems` file of the recipe.
     Two files can still be of one kind, and validation problems of the same file can have chosen the settings.
+    Beside the metrics of `evaluate` each source has `by_weight`, from which `logprob_weight` can be chosen.
     """
     if not recipe.fit.convex:
         raise ConfigError("cross-fitting is of the convex solver", 'it needs params = "features" and mode = "plain"')
@@ -178,7 +179,7 @@ def cross(recipe: Recipe, place: Place, whole_sets: bool = False, tell: Tell = s
         named = {MAIN if how == ways[0] else f"{MAIN}, {how}": how for how in ways}
         scores = {one: [aggregate(r, how) for r in steps] for one, how in named.items()}
         scores |= with_logprob(scores[MAIN], drawn.items, recipe.fit.logprob_weight)
-        results[name] = judged(drawn.items, scores)
+        results[name] = {**judged(drawn.items, scores), "by_weight": by_weight(scores[MAIN], drawn.items)}
     record(place, {"sets" if whole_sets else "cross": results})
     return results
 
