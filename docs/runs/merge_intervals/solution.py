@@ -1,41 +1,39 @@
 def read_intervals():
-    """Read n and then n lines of two integers l r."""
+    """Read n and then n lines, each with two integers l and r."""
     count = int(input())
     return [tuple(map(int, input().split())) for _ in range(count)]
 
 
+def is_overlapping(interval1, interval2):
+    """Return True if interval1 and interval2 overlap."""
+    return interval1[0] <= interval2[1] and interval2[0] <= interval1[1]
+
+
 def merge_intervals(intervals):
-    """Merge overlapping intervals."""
-    intervals.sort(key=lambda x: x[0])
+    """Merge overlapping intervals and return the merged list and the total length."""
     merged = []
-    if not intervals:
-        return merged
+    intervals.sort()  # Sort intervals by starting point
     current_interval = intervals[0]
-    for next_interval in intervals[1:]:
-        if next_interval[0] <= current_interval[1]:
-            current_interval = (current_interval[0], max(current_interval[1], next_interval[1]))
+    for interval in intervals[1:]:
+        if is_overlapping(current_interval, interval):
+            # Merge overlapping intervals
+            current_interval = (min(current_interval[0], interval[0]), max(current_interval[1], interval[1]))
         else:
+            # Add non-overlapping interval to merged list
             merged.append(current_interval)
-            current_interval = next_interval
+            current_interval = interval
+    # Add the last interval to merged list
     merged.append(current_interval)
-    return merged
-
-
-def count_merged_intervals(merged_intervals):
-    """Count the number of merged intervals and their total length."""
-    total_length = 0
-    count = len(merged_intervals)
-    for interval in merged_intervals:
-        total_length += interval[1] - interval[0]
-    return count, total_length
+    # Calculate total length of merged intervals
+    total_length = sum(interval[1] - interval[0] for interval in merged)
+    return len(merged), total_length
 
 
 def main():
     """Read the input, solve, print the answer."""
     intervals = read_intervals()
-    merged_intervals = merge_intervals(intervals)
-    count, total_length = count_merged_intervals(merged_intervals)
-    print(count, total_length)
+    num_merged, total_length = merge_intervals(intervals)
+    print(num_merged, total_length)
 
 
 main()
